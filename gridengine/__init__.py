@@ -1,0 +1,1 @@
+"""Everything that touches Grid Engine: complexes, hooks, DRMAA, and the commands `qpu` and `qpu-admin`."""
