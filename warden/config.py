@@ -1,0 +1,208 @@
+"""The configuration: one TOML file, checked as a whole before anything starts. Unknown keys are errors.
+
+Durations are numbers of seconds or texts such as "90s", "3min", "1h30min", "2d"; inside they are microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from warden.calibration import Calendar, Rule
+from warden.model import SECOND, ConfigurationError, Micros, State
+from warden.qpu.timing import Timing
+
+DEFAULT_PATH = Path("/etc/warden/warden.toml")
+# Sections that belong to somebody else; they check them with `load_section`.
+_FOREIGN = frozenset({"gridengine"})
+
+_UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "min": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d)")
+
+
+class Duration(int):
+    """Microseconds, written in the file as seconds or as text."""
+
+    __slots__ = ()
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class QpuSection(_Section):
+    """The QPU and what is known of its timing."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "qpu"
+    device: str = "AnalogDevice"
+    qubits: Annotated[int, msgspec.Meta(ge=1)] = 14
+    places: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    shot_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    overhead: Duration = Duration(2 * SECOND)
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+
+
+class BrokerSection(_Section):
+    """Where the broker listens, and where it keeps things."""
+
+    clients: tuple[str, ...] = ("ipc:///run/warden/clients.sock",)
+    workers: tuple[str, ...] = ("ipc:///run/warden/workers.sock",)
+    state: Path = Path("/var/lib/warden")
+    keys: Path = Path("/etc/warden/keys")
+    heartbeat: Duration = Duration(2 * SECOND)
+
+
+class SessionSection(_Section):
+    """How long a session lives when nobody renews it."""
+
+    lease: Duration = Duration(600 * SECOND)
+
+
+class LimitSection(_Section):
+    """What is refused."""
+
+    shots: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] = 100_000
+    sequence_bytes: Annotated[int, msgspec.Meta(ge=1, le=64 * 2**20)] = 8 * 2**20
+    queued_per_user: Annotated[int, msgspec.Meta(ge=1)] = 1_000
+    queued: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+
+
+class ClientSection(_Section):
+    """Where clients on this host find the broker, and the key by which they know it."""
+
+    endpoint: str = ""
+    broker_key: Path | None = None
+
+
+class AccessSection(_Section):
+    """Who may plan calibrations, drain and resume: user names or numbers."""
+
+    operators: tuple[str | int, ...] = ("root",)
+
+
+class CalibrationSection(_Section):
+    """A window that comes back."""
+
+    every: Duration
+    duration: Duration
+    offset: Duration = Duration(0)
+    kind: Annotated[str, msgspec.Meta(pattern="^(calibrating|maintenance)$")] = "calibrating"
+    reason: str = "calibration"
+
+
+class Config(_Section):
+    """The file, checked."""
+
+    qpu: QpuSection = QpuSection()
+    broker: BrokerSection = BrokerSection()
+    session: SessionSection = SessionSection()
+    limits: LimitSection = LimitSection()
+    client: ClientSection = ClientSection()
+    access: AccessSection = AccessSection()
+    calibration: tuple[CalibrationSection, ...] = ()
+
+    @property
+    def client_endpoint(self) -> str:
+        return self.client.endpoint or self.broker.clients[0]
+
+    @property
+    def broker_key(self) -> Path:
+        """The file with the broker's public key."""
+        return self.client.broker_key or self.broker.keys / "broker.key"
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(overhead=self.qpu.overhead, shot_rate=self.qpu.shot_rate)
+
+    @property
+    def calendar(self) -> Calendar:
+        return Calendar(
+            tuple(
+                Rule(every=c.every, duration=c.duration, offset=c.offset, kind=State(c.kind), reason=c.reason)
+                for c in self.calibration
+            )
+        )
+
+
+def default_path() -> Path:
+    """The file of an ordinary user's command: WARDEN_CONFIG, or the site's. Root's hooks must not ask this."""
+    return Path(os.environ.get("WARDEN_CONFIG") or DEFAULT_PATH)
+
+
+def load(path: Path) -> Config:
+    """Read and check the file.
+
+    Raises:
+        ConfigurationError: It is missing, unreadable, no TOML, or says something that it cannot say.
+    """
+    document = {key: value for key, value in _read(path).items() if key not in _FOREIGN}
+    config = _check(document, Config, path)
+    try:
+        _ = config.calendar
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.text}") from None
+    return config
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def load_section(path: Path, name: str, kind: type[S]) -> S:
+    """Read and check a section that belongs to another package than Warden."""
+    return _check(_read(path).get(name, {}), kind, path, f"{name}.")
+
+
+def duration(value: Any) -> Duration:
+    """Read a duration: a number of seconds, or numbers with units."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**10:
+        return Duration(round(value * SECOND))
+    if isinstance(value, str):
+        parts = _DURATION.findall(value)
+        if parts and "".join(number + unit for number, unit in parts) == value.replace(" ", ""):
+            return Duration(round(sum(float(number) * _UNITS[unit] for number, unit in parts)))
+    raise ValueError(f"{value!r} is no duration: write seconds, or for instance '90s', '3min', '1h30min'")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no TOML: {error}") from None
+
+
+def _check(document: Any, kind: type[S], path: Path, prefix: str = "") -> S:
+    try:
+        return msgspec.convert(document, kind, dec_hook=_decode, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{path}: {_tidy(str(error), prefix)}") from None
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Duration:
+        return duration(value)
+    if kind is Path:
+        if not isinstance(value, str) or not value.startswith("/"):
+            raise ValueError(f"{value!r} is no absolute path")
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+def _tidy(text: str, prefix: str) -> str:
+    """Rewrite msgspec's "Object contains unknown field `x` - at `$.qpu`" as "qpu.x: unknown key"."""
+    what, _, where = text.partition(" - at ")
+    place = prefix + where.strip("`").removeprefix("$").removeprefix(".")
+    place = place.rstrip(".")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    if unknown:
+        return f"unknown key '{f'{place}.' if place else ''}{unknown[1]}'"
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
+    if missing:
+        return f"missing key '{f'{place}.' if place else ''}{missing[1]}'"
+    return f"{place}: {what}" if place else what

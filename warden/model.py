@@ -1,0 +1,227 @@
+"""The words of the domain: Session, Task, Window, Availability and the errors. Nothing else knows more than these.
+
+Times are integers: microseconds since the Unix epoch, UTC (`Micros`). Integers, because two processes have to agree
+about a window to the microsecond, and floats of today's epoch do not hold microseconds through arithmetic.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+import msgspec
+
+Micros = int
+
+SECOND: Micros = 1_000_000
+# As far ahead as anybody is told about windows; `qpu_window` never reports more.
+HORIZON: Micros = 7 * 24 * 3600 * SECOND
+
+
+class State(enum.StrEnum):
+    """What the QPU is doing, in the words of `qpu_state`."""
+
+    READY = "ready"
+    CALIBRATING = "calibrating"
+    MAINTENANCE = "maintenance"
+    OFFLINE = "offline"
+
+
+class TaskStatus(enum.StrEnum):
+    """QRMI's words for the life of a task."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}
+
+
+class Window(msgspec.Struct, frozen=True):
+    """[start, end) in which the QPU takes no task. `end` is None while nobody knows it (a drain without an end)."""
+
+    start: Micros
+    end: Micros | None
+    kind: State
+    reason: str = ""
+
+    def covers(self, time: Micros) -> bool:
+        return self.start <= time and (self.end is None or time < self.end)
+
+
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """What the QPU offers now: the answer that sensors, hooks and people decide by."""
+
+    name: str
+    state: State
+    reason: str
+    until: Micros | None
+    """When the state is expected to end, if anybody knows."""
+    places: int
+    """Sessions that the QPU takes at the same time; its capacity, whatever the state."""
+    used: int
+    """Sessions that are open now."""
+    queued: int
+    """Tasks that wait."""
+    next_window: Window | None
+    qubits: int
+    time: Micros
+    """The broker's clock when it answered."""
+
+    @property
+    def open_places(self) -> int:
+        """Places that a scheduler may count on: all of them, or none while the QPU is blocked."""
+        return self.places if self.state is State.READY else 0
+
+    def seconds_to_window(self) -> int:
+        """Whole seconds until the next block: 0 inside one, at most HORIZON."""
+        if self.state is not State.READY:
+            return 0
+        ahead = HORIZON if self.next_window is None else self.next_window.start - self.time
+        return max(0, min(ahead, HORIZON)) // SECOND
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """What `acquire` gives a job, until `release` or the end of its lease.
+
+    `job` is opaque to Warden: it names one job of the scheduler in front, and the same job gets the same session.
+    """
+
+    id: str
+    uid: int
+    job: str
+    host: str
+    acquired: Micros
+    expires: Micros
+    ended: Micros | None = None
+    end_reason: str = ""
+    tasks: int = 0
+    shots: int = 0
+    qpu_time: Micros = 0
+    wait_time: Micros = 0
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a task's shots on the QPU without a break. `token` fences it: no result counts under another."""
+
+    token: str
+    first_shot: int
+    shots: int
+    started: Micros
+    deadline: Micros | None
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence with a number of shots. The sequence itself stays in the store: it may be megabytes."""
+
+    id: int
+    session: str
+    uid: int
+    shots: int
+    qubits: int
+    key: str
+    submitted: Micros
+    status: TaskStatus = TaskStatus.QUEUED
+    started: Micros | None = None
+    finished: Micros | None = None
+    shots_done: int = 0
+    runs: int = 0
+    repeats: int = 0
+    qpu_time: Micros = 0
+    counts: dict[str, int] = {}
+    error: str = ""
+    log: tuple[str, ...] = ()
+    run: Run | None = None
+
+    @property
+    def shots_left(self) -> int:
+        return self.shots - self.shots_done
+
+
+class WardenError(Exception):
+    """Every refusal and failure that a user may meet. The text says what to do; the code travels on the wire."""
+
+    code: ClassVar[str] = "error"
+    transient: ClassVar[bool] = False
+    """Whether the same request may succeed later without anybody changing anything."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class BadRequestError(WardenError):
+    """The request can never succeed as it stands."""
+
+    code = "bad_request"
+
+
+class ForbiddenError(WardenError):
+    """This user may not do this."""
+
+    code = "forbidden"
+
+
+class NotFoundError(WardenError):
+    """There is no such thing, or it is none of this user's business."""
+
+    code = "not_found"
+
+
+class ConflictError(WardenError):
+    """The thing is in a state in which this cannot be done."""
+
+    code = "conflict"
+
+
+class LimitError(WardenError):
+    """A limit of the site is reached."""
+
+    code = "limit"
+
+
+class BusyError(WardenError):
+    """All places are taken, or the QPU is blocked; it will pass."""
+
+    code = "busy"
+    transient = True
+
+
+class UnavailableError(WardenError):
+    """Warden cannot be reached, does not answer, or answers what nobody understands."""
+
+    code = "unavailable"
+    transient = True
+
+
+class UnauthenticatedError(WardenError):
+    """The broker does not know who speaks on this connection."""
+
+    code = "unauthenticated"
+
+
+class ConfigurationError(WardenError):
+    """The configuration is missing, unreadable or wrong."""
+
+    code = "configuration"
+
+
+ERRORS: dict[str, type[WardenError]] = {
+    kind.code: kind
+    for kind in (
+        BadRequestError,
+        ForbiddenError,
+        NotFoundError,
+        ConflictError,
+        LimitError,
+        BusyError,
+        UnavailableError,
+        UnauthenticatedError,
+        ConfigurationError,
+        WardenError,
+    )
+}

@@ -1,0 +1,344 @@
+"""The wire: what clients and workers may say to the broker, and it to them. msgpack, versioned, every field checked.
+
+A request is {"v": 1, "id": N, "body": {"op": NAME, ...}}; its answer carries the same id and "ok" with the result, or
+"error" with a code and a text. Workers and the broker send each other bodies of the same shape, without answers.
+Messages are frozen structures that declare what their fields may hold: nothing unchecked reaches the core.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgpack
+import msgspec
+
+from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, WardenError
+
+VERSION = 1
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Uid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+TaskId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Job = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$")]
+Host = Annotated[str, msgspec.Meta(max_length=255)]
+Line = Annotated[str, msgspec.Meta(max_length=500)]
+Time = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Token = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Message(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="op",
+    tag=lambda name: "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_"),
+):
+    """Base of all messages: the class's name in snake case travels as `op`."""
+
+
+# --- from clients ---
+
+
+class Hello(Message):
+    """Who speaks on this connection: a MUNGE credential over the connection's own key."""
+
+    credential: Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class GetAvailability(Message):
+    pass
+
+
+class Acquire(Message):
+    """A session for a job of `uid`; waits up to `wait` for a free place."""
+
+    job: Job
+    uid: Uid
+    host: Host = ""
+
+
+class Release(Message):
+    session: Id
+
+
+class Renew(Message):
+    """The execution host still sees these jobs: their leases go on."""
+
+    host: Host
+    jobs: Annotated[tuple[Job, ...], msgspec.Meta(max_length=10_000)]
+
+
+class TaskStart(Message):
+    """`key` makes the request repeatable: the same key in the same session is the same task."""
+
+    session: Id
+    sequence: str
+    shots: int
+    key: Id
+
+
+class GetTask(Message):
+    """The task as it is; when `wait` is above 0, at the latest after so long, and at once when it is final."""
+
+    task: TaskId
+    wait: Annotated[int, msgspec.Meta(ge=0, le=60_000_000)] = 0
+
+
+class TaskStop(Message):
+    task: TaskId
+
+
+class GetTarget(Message):
+    pass
+
+
+class ListTasks(Message):
+    """One's own, newest first; everybody's, for operators, with `everybody`."""
+
+    everybody: bool = False
+    session: Id | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+
+
+class ListSessions(Message):
+    everybody: bool = False
+    ended: bool = False
+    job: Job | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+
+
+class GetPlan(Message):
+    """The next `count` windows."""
+
+    count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+
+
+class AddWindow(Message):
+    """An operator's window: calibrating or maintenance, from `start` (default now), for `duration` (default open)."""
+
+    kind: Annotated[str, msgspec.Meta(pattern="^(calibrating|maintenance)$")]
+    start: Time | None = None
+    duration: Annotated[int, msgspec.Meta(gt=0, lt=2**60)] | None = None
+    reason: Line = ""
+
+
+class CancelWindow(Message):
+    """Takes back the operator's window that starts at `start`."""
+
+    start: Time
+
+
+class Resume(Message):
+    """Ends the maintenance that is on now."""
+
+
+Request = (
+    Hello
+    | GetAvailability
+    | Acquire
+    | Release
+    | Renew
+    | TaskStart
+    | GetTask
+    | TaskStop
+    | GetTarget
+    | ListTasks
+    | ListSessions
+    | GetPlan
+    | AddWindow
+    | CancelWindow
+    | Resume
+)
+
+
+# --- from the worker ---
+
+
+class WorkerHello(Message):
+    """A worker is there. `device` is its specs as Pulser's JSON; `token` the run that it works on or holds done."""
+
+    instance: Id
+    device: str
+    device_name: Annotated[str, msgspec.Meta(max_length=100)]
+    qubits: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    token: Token = ""
+
+
+class WorkerBeat(Message):
+    instance: Id
+    token: Token = ""
+
+
+class RunFinished(Message):
+    """What became of a run: `shots` done, fewer than asked for if it was stopped or met its deadline."""
+
+    instance: Id
+    token: Token
+    shots: Count
+    counts: dict[Annotated[str, msgspec.Meta(max_length=1000, pattern="^[01]+$")], Count]
+    time: Time
+    error: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+
+FromWorker = WorkerHello | WorkerBeat | RunFinished
+
+
+# --- to the worker ---
+
+
+class Welcome(Message):
+    """`interval`: how often both sides show that they live; silent for three of them is gone."""
+
+    interval: Micros
+
+
+class Unwelcome(Message):
+    """The broker has a worker already, or cannot take this one."""
+
+    text: str
+
+
+class BrokerBeat(Message):
+    pass
+
+
+class StartRun(Message):
+    """`limit`: the time that the run has, from now on, whatever the estimate says; None without a window ahead."""
+
+    token: Token
+    task: TaskId
+    sequence: str
+    first_shot: Count
+    shots: Count
+    limit: Micros | None
+
+
+class StopRun(Message):
+    token: Token
+
+
+class ForgetRun(Message):
+    """The broker has the result, or wants none: the worker need not keep it."""
+
+    token: Token
+
+
+ToWorker = Welcome | Unwelcome | BrokerBeat | StartRun | StopRun | ForgetRun
+
+M = TypeVar("M")
+
+
+def pack(body: Message) -> bytes:
+    return _packb({"v": VERSION, "body": msgspec.to_builtins(body)})
+
+
+def unpack(frame: bytes, kind: Any) -> Any:
+    """Decode a worker's or the broker's message.
+
+    Raises:
+        BadRequestError: It is no message of this version and kind.
+    """
+    return _convert(_body(_unpackb(frame)), kind)
+
+
+def pack_request(correlation: int, body: Message) -> bytes:
+    return _packb({"v": VERSION, "id": correlation, "body": msgspec.to_builtins(body)})
+
+
+def correlation_of(frame: bytes) -> int:
+    """The id of a request, so that even one that cannot be understood gets an answer; 0 if there is none."""
+    try:
+        correlation = _unpackb(frame).get("id", 0)
+    except BadRequestError:
+        return 0
+    return correlation if type(correlation) is int else 0
+
+
+def unpack_request(frame: bytes) -> Message:
+    request: Message = _convert(_body(_unpackb(frame)), Request)
+    return request
+
+
+def pack_answer(correlation: int, result: Any) -> bytes:
+    return _packb({"v": VERSION, "id": correlation, "ok": msgspec.to_builtins(result)})
+
+
+def pack_refusal(correlation: int, error: WardenError) -> bytes:
+    return _packb({"v": VERSION, "id": correlation, "error": {"code": error.code, "text": error.text}})
+
+
+class _Refusal(msgspec.Struct):
+    code: str
+    text: str
+
+
+class _Answer(msgspec.Struct):
+    v: int
+    id: int
+    ok: Any = msgspec.UNSET
+    error: _Refusal | msgspec.UnsetType = msgspec.UNSET
+
+
+def unpack_answer(frame: bytes) -> tuple[int, Any]:
+    """Decode an answer: its correlation and result, or its correlation and the error to raise.
+
+    Raises:
+        UnavailableError: Garbage: whoever answers is no broker that we understand.
+    """
+    try:
+        answer = msgspec.convert(_unpackb(frame), _Answer)
+    except (BadRequestError, msgspec.ValidationError):
+        raise UnavailableError("Warden's answer cannot be understood: is it another version?") from None
+    if answer.v != VERSION:
+        raise UnavailableError(f"Warden speaks version {answer.v} of the protocol, this client {VERSION}: update it")
+    if isinstance(answer.error, _Refusal):
+        return answer.id, ERRORS.get(answer.error.code, WardenError)(answer.error.text)
+    if answer.ok is msgspec.UNSET:
+        raise UnavailableError("Warden's answer cannot be understood: is it another version?")
+    return answer.id, answer.ok
+
+
+def convert(value: Any, kind: type[M]) -> M:
+    """Read a result as `kind`.
+
+    Raises:
+        UnavailableError: It has another shape.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UnavailableError(f"Warden's answer cannot be understood ({error}): is it another version?") from None
+
+
+def _packb(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value)
+    except (ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise BadRequestError(f"the request cannot be sent: {error}") from None
+    return packed
+
+
+def _unpackb(frame: bytes) -> dict[str, Any]:
+    try:
+        value = msgpack.unpackb(frame)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise BadRequestError(f"not a message ({type(error).__name__})") from None
+    if not isinstance(value, dict):
+        raise BadRequestError("not a message (no map)")
+    return value
+
+
+def _body(envelope: dict[str, Any]) -> Any:
+    version = envelope.get("v")
+    if version != VERSION:
+        raise BadRequestError(f"version {version!r} of the protocol is not spoken here: this broker speaks {VERSION}")
+    return envelope.get("body")
+
+
+def _convert(body: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(f"malformed message: {error}") from None
