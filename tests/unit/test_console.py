@@ -1,0 +1,55 @@
+"""What every command promises: one line on stderr, the right exit status, no traceback."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from warden.console import Group, one_line, table
+from warden.model import BusyError
+
+
+@click.group(cls=Group)
+def command() -> None: ...
+
+
+@command.command()
+@click.argument("how")
+def fail(how: str) -> None:
+    raise {
+        "known": BusyError("the QPU is busy:\n try later"),
+        "unknown": KeyError("x"),
+        "file": FileNotFoundError(2, "No such file", "/x"),
+        "interrupt": KeyboardInterrupt(),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "line"),
+    [
+        ("known", 1, "prog: the QPU is busy: try later"),
+        ("unknown", 1, "prog: this should not happen (WARDEN_DEBUG=1 shows where it did): KeyError: 'x'"),
+        ("file", 1, "prog: this should not happen (WARDEN_DEBUG=1 shows where it did): [Errno 2] No such file: '/x'"),
+        ("interrupt", 130, ""),
+    ],
+)
+def test_failure_is_one_line_and_a_status(how: str, status: int, line: str) -> None:
+    result = CliRunner().invoke(command, ["fail", how], prog_name="prog")
+    assert (result.exit_code, result.stderr.strip()) == (status, line)
+
+
+def test_wrong_usage_is_2() -> None:
+    assert CliRunner().invoke(command, ["fail"], prog_name="prog").exit_code == 2
+
+
+def test_table_aligns_numbers_to_the_right() -> None:
+    assert table([("a", 1, 2.25), ("bcd", 100, None)], ("name", "shots", "s")) == (
+        "name  shots    s\na         1  2.2\nbcd     100    -"
+    )
+
+
+def test_table_without_rows_is_its_headers() -> None:
+    assert table([], ("job", "user")) == "job  user"
+
+
+def test_text_of_others_cannot_steer_the_terminal() -> None:
+    assert one_line("a\x1b[31mb\r\nc") == "a [31mb c"
