@@ -1,0 +1,173 @@
+"""The handle on a cluster: set it up, run things on its hosts, take it down."""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from labcluster import cell, files, kit, linux, network
+from labcluster.errors import BusyError, LabError, StepError
+from labcluster.hosts import Hosts
+from labcluster.layout import MASTER, MOST_NODES, host_names, state_home
+
+Say = Callable[[str], None]
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Cluster(Hosts):
+    """One cluster by its name, whether it is up or not."""
+
+    @classmethod
+    def all(cls) -> "list[Cluster]":
+        """Every cluster that has a folder, by name."""
+        folders = state_home() / "clusters"
+        return [cls(path.name) for path in sorted(folders.iterdir())] if folders.exists() else []
+
+    def up(self, nodes: int = 2, *, with_kit: bool = True, say: Say = _silent) -> bool:
+        """Set the cluster up; False if it is up already, as asked for.
+
+        What fails is taken down again, except for the logs.
+        """
+        if not 1 <= nodes <= MOST_NODES:
+            raise LabError(f"a cluster has 1 to {MOST_NODES} execution hosts, not {nodes}")
+        os.umask(0o022)
+        with self._locked(wait=0) as lock:
+            if self.is_up():
+                self._check_same(nodes, with_kit=with_kit)
+                return False
+            self._remove()
+            try:
+                self._build(nodes, lock, with_kit=with_kit, say=say)
+            except BaseException:
+                self._stop_hosts()
+                raise
+            return True
+
+    def down(self) -> bool:
+        """End everything on the hosts and remove the cluster's folder; False if there was nothing."""
+        with self._locked(wait=30):
+            there = self.folder.exists()
+            self._remove()
+            return there
+
+    def is_up(self) -> bool:
+        return self.record.exists() and all(self.is_running(host) for host in self.hosts)
+
+    def _check_same(self, nodes: int, *, with_kit: bool) -> None:
+        record = json.loads(self.record.read_text())
+        if record != {"nodes": nodes, "kit": with_kit}:
+            what = f"{record['nodes']} execution hosts, {'with' if record['kit'] else 'without'} the kit"
+            raise BusyError(f"cluster {self.name} is up with {what}: run ./lab down{self.option} first")
+
+    def _build(self, nodes: int, lock: int, *, with_kit: bool, say: Say) -> None:
+        if with_kit:
+            kit.install(self, say)
+        say(f"setting up {MASTER} and {nodes} execution host{'s' if nodes > 1 else ''}")
+        self.folder.mkdir(parents=True)
+        self.folder.parent.chmod(0o700)
+        self.logs.mkdir()
+        for host in host_names(nodes):
+            self.host_folder(host).mkdir(parents=True)
+        files.write_files(self)
+        self._start_hosts(lock)
+        network.connect(self)
+        say("starting Grid Engine")
+        cell.start_cell(self)
+        if with_kit:
+            kit.start(self, say)
+        self.record.write_text(json.dumps({"nodes": nodes, "kit": with_kit}) + "\n")
+
+    def _start_hosts(self, lock: int) -> None:
+        # They inherit the lock until they hold their own, so no `down` can come too early to see them.
+        starts = {}
+        for host in self.hosts:
+            starts[host] = subprocess.Popen(
+                [sys.executable, "-I", str(Path(__file__).with_name("host.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                pass_fds=[lock],
+            )
+        for host, start in starts.items():
+            order = {"cluster": self.name, "home": str(self.home), "host": host, "lock": lock}
+            told, _ = start.communicate(json.dumps(order))
+            if told.strip() != "ready":
+                raise StepError(f"could not make host {host}: {told.strip()}")
+
+    def _stop_hosts(self) -> None:
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(linux.holding(self.init_lock(host))) for host in self.hosts]
+            running = [found[1] for found in held if found]
+            for pidfd in running:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            # A host's first process ends only when the last of its processes has.
+            for pidfd in running:
+                if not select.select([pidfd], [], [], 30)[0]:
+                    raise StepError(f"a host of cluster {self.name} does not end: try ./lab down{self.option} again")
+
+    def _remove(self) -> None:
+        self._stop_hosts()
+        if self.folder.exists():
+            self.record.unlink(missing_ok=True)
+            shutil.rmtree(self.folder)
+
+    @contextlib.contextmanager
+    def _locked(self, wait: float) -> Iterator[int]:
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            until = time.monotonic() + wait
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise BusyError(
+                            f"another lab command is at work on cluster {self.name}: wait for it, or end it"
+                        ) from None
+                    time.sleep(0.05)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    # Grid Engine's and Warden's daemons
+
+    def start_execd(self, host: str) -> None:
+        cell.start_execd(self, host)
+
+    def stop_execd(self, host: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the execution daemon with a signal; its jobs go on."""
+        cell.stop_execd(self, host, number)
+
+    def restart_execd(self, host: str) -> None:
+        """A load sensor that is newly configured runs only after this."""
+        self.stop_execd(host)
+        self.start_execd(host)
+
+    def start_broker(self) -> None:
+        kit.start_broker(self)
+
+    def stop_broker(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send the broker a signal and wait until it has ended."""
+        kit.stop_broker(self, number)
+
+    def start_worker(self) -> None:
+        kit.start_worker(self)
+
+    def stop_worker(self, number: signal.Signals = signal.SIGTERM) -> None:
+        kit.stop_worker(self, number)
