@@ -24,7 +24,7 @@ _FRESH = {
 }
 
 
-def main() -> int:
+def main() -> int:  # noqa: RET503 - the last call does not return
     """Fork the host's first process, which reports on standard output and then only waits."""
     order = json.load(sys.stdin)
     layout, host = Layout(order["cluster"], Path(order["home"])), str(order["host"])

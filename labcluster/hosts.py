@@ -92,14 +92,14 @@ class Hosts(Layout):
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise StepError(
-                    f"{' '.join(argv)} on {host} took longer than {timeout:g} s{_last_lines(self.log(host, log) if log else None)}"
+                    f"{' '.join(argv)} on {host} took longer than {timeout:g} s{last_lines(self.log(host, log) if log else None)}"
                 ) from None
             except BaseException:
                 process.kill()
                 raise
         done = subprocess.CompletedProcess(list(argv), process.returncode, out or "", err or "")
         if check and done.returncode:
-            said = _last_lines(self.log(host, log)) if log else f": {(done.stderr.strip() or done.stdout.strip())}"
+            said = last_lines(self.log(host, log)) if log else f": {(done.stderr.strip() or done.stdout.strip())}"
             raise StepError(f"{' '.join(argv)} on {host} failed with status {done.returncode}{said}")
         return done
 
@@ -108,7 +108,7 @@ class Hosts(Layout):
         until = time.monotonic() + limit
         while not condition():
             if time.monotonic() > until:
-                raise StepError(f"waited {limit:g} s in vain for {what}{_last_lines(log)}")
+                raise StepError(f"waited {limit:g} s in vain for {what}{last_lines(log)}")
             time.sleep(_POLL)
 
     # Daemons
@@ -132,7 +132,8 @@ class Hosts(Layout):
         return self.run(host, ["sh", "-c", _LIVES, "sh", pid_file], check=False).returncode == 0
 
 
-def _last_lines(log: Path | None) -> str:
+def last_lines(log: Path | None) -> str:
+    """The end of a log, for the end of a message; nothing if there is none."""
     if log is None or not log.exists():
         return ""
     lines = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]

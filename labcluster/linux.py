@@ -53,7 +53,7 @@ def end_with_parent(signal_number: int) -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
-    """What mount(2) does; a bind mount needs neither `kind` nor `options`."""
+    """Put a file system, or with MOUNT_BIND a part of one, at `target`."""
 
     def raw(text: str | None) -> bytes | None:
         return text.encode() if text is not None else None
