@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from warden.calibration import Calendar, Rule
-from warden.model import SECOND, ConfigurationError, Micros, State
+from warden.model import SECOND, ConfigurationError, State
 from warden.qpu.timing import Timing
 
 DEFAULT_PATH = Path("/etc/warden/warden.toml")
@@ -35,7 +35,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class QpuSection(_Section):
+class QpuSection(_Section, frozen=True, kw_only=True):
     """The QPU and what is known of its timing."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "qpu"
@@ -47,7 +47,7 @@ class QpuSection(_Section):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
-class BrokerSection(_Section):
+class BrokerSection(_Section, frozen=True, kw_only=True):
     """Where the broker listens, and where it keeps things."""
 
     clients: tuple[str, ...] = ("ipc:///run/warden/clients.sock",)
@@ -57,13 +57,13 @@ class BrokerSection(_Section):
     heartbeat: Duration = Duration(2 * SECOND)
 
 
-class SessionSection(_Section):
+class SessionSection(_Section, frozen=True, kw_only=True):
     """How long a session lives when nobody renews it."""
 
     lease: Duration = Duration(600 * SECOND)
 
 
-class LimitSection(_Section):
+class LimitSection(_Section, frozen=True, kw_only=True):
     """What is refused."""
 
     shots: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] = 100_000
@@ -72,20 +72,21 @@ class LimitSection(_Section):
     queued: Annotated[int, msgspec.Meta(ge=1)] = 10_000
 
 
-class ClientSection(_Section):
+class ClientSection(_Section, frozen=True, kw_only=True):
     """Where clients on this host find the broker, and the key by which they know it."""
 
     endpoint: str = ""
     broker_key: Path | None = None
 
 
-class AccessSection(_Section):
-    """Who may plan calibrations, drain and resume: user names or numbers."""
+class AccessSection(_Section, frozen=True, kw_only=True):
+    """Who may plan calibrations, drain and resume (user names or numbers), and where munged is, if not as usual."""
 
     operators: tuple[str | int, ...] = ("root",)
+    munge_socket: Path | None = None
 
 
-class CalibrationSection(_Section):
+class CalibrationSection(_Section, frozen=True, kw_only=True):
     """A window that comes back."""
 
     every: Duration
@@ -95,7 +96,7 @@ class CalibrationSection(_Section):
     reason: str = "calibration"
 
 
-class Config(_Section):
+class Config(_Section, frozen=True, kw_only=True):
     """The file, checked."""
 
     qpu: QpuSection = QpuSection()

@@ -198,6 +198,25 @@ class UnavailableError(WardenError):
     transient = True
 
 
+class TaskFailedError(WardenError):
+    """The task has no result, and the text says why."""
+
+    code = "task_failed"
+
+
+class TaskCancelledError(WardenError):
+    """Somebody stopped the task, or its session ended."""
+
+    code = "task_cancelled"
+
+
+class WaitTimeoutError(WardenError):
+    """It did not happen in the time that the caller gave."""
+
+    code = "timeout"
+    transient = True
+
+
 class UnauthenticatedError(WardenError):
     """The broker does not know who speaks on this connection."""
 
@@ -222,6 +241,9 @@ ERRORS: dict[str, type[WardenError]] = {
         UnavailableError,
         UnauthenticatedError,
         ConfigurationError,
+        TaskFailedError,
+        TaskCancelledError,
+        WaitTimeoutError,
         WardenError,
     )
 }

@@ -41,17 +41,17 @@ class Message(
 # --- from clients ---
 
 
-class Hello(Message):
+class Hello(Message, frozen=True, kw_only=True):
     """Who speaks on this connection: a MUNGE credential over the connection's own key."""
 
     credential: Annotated[str, msgspec.Meta(max_length=4096)]
 
 
-class GetAvailability(Message):
+class GetAvailability(Message, frozen=True, kw_only=True):
     pass
 
 
-class Acquire(Message):
+class Acquire(Message, frozen=True, kw_only=True):
     """A session for a job of `uid`; waits up to `wait` for a free place."""
 
     job: Job
@@ -59,18 +59,18 @@ class Acquire(Message):
     host: Host = ""
 
 
-class Release(Message):
+class Release(Message, frozen=True, kw_only=True):
     session: Id
 
 
-class Renew(Message):
+class Renew(Message, frozen=True, kw_only=True):
     """The execution host still sees these jobs: their leases go on."""
 
     host: Host
     jobs: Annotated[tuple[Job, ...], msgspec.Meta(max_length=10_000)]
 
 
-class TaskStart(Message):
+class TaskStart(Message, frozen=True, kw_only=True):
     """`key` makes the request repeatable: the same key in the same session is the same task."""
 
     session: Id
@@ -79,22 +79,22 @@ class TaskStart(Message):
     key: Id
 
 
-class GetTask(Message):
+class GetTask(Message, frozen=True, kw_only=True):
     """The task as it is; when `wait` is above 0, at the latest after so long, and at once when it is final."""
 
     task: TaskId
     wait: Annotated[int, msgspec.Meta(ge=0, le=60_000_000)] = 0
 
 
-class TaskStop(Message):
+class TaskStop(Message, frozen=True, kw_only=True):
     task: TaskId
 
 
-class GetTarget(Message):
+class GetTarget(Message, frozen=True, kw_only=True):
     pass
 
 
-class ListTasks(Message):
+class ListTasks(Message, frozen=True, kw_only=True):
     """One's own, newest first; everybody's, for operators, with `everybody`."""
 
     everybody: bool = False
@@ -102,20 +102,20 @@ class ListTasks(Message):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
 
 
-class ListSessions(Message):
+class ListSessions(Message, frozen=True, kw_only=True):
     everybody: bool = False
     ended: bool = False
     job: Job | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
 
 
-class GetPlan(Message):
+class GetPlan(Message, frozen=True, kw_only=True):
     """The next `count` windows."""
 
     count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
 
 
-class AddWindow(Message):
+class AddWindow(Message, frozen=True, kw_only=True):
     """An operator's window: calibrating or maintenance, from `start` (default now), for `duration` (default open)."""
 
     kind: Annotated[str, msgspec.Meta(pattern="^(calibrating|maintenance)$")]
@@ -124,13 +124,13 @@ class AddWindow(Message):
     reason: Line = ""
 
 
-class CancelWindow(Message):
+class CancelWindow(Message, frozen=True, kw_only=True):
     """Takes back the operator's window that starts at `start`."""
 
     start: Time
 
 
-class Resume(Message):
+class Resume(Message, frozen=True, kw_only=True):
     """Ends the maintenance that is on now."""
 
 
@@ -156,7 +156,7 @@ Request = (
 # --- from the worker ---
 
 
-class WorkerHello(Message):
+class WorkerHello(Message, frozen=True, kw_only=True):
     """A worker is there. `device` is its specs as Pulser's JSON; `token` the run that it works on or holds done."""
 
     instance: Id
@@ -166,12 +166,12 @@ class WorkerHello(Message):
     token: Token = ""
 
 
-class WorkerBeat(Message):
+class WorkerBeat(Message, frozen=True, kw_only=True):
     instance: Id
     token: Token = ""
 
 
-class RunFinished(Message):
+class RunFinished(Message, frozen=True, kw_only=True):
     """What became of a run: `shots` done, fewer than asked for if it was stopped or met its deadline."""
 
     instance: Id
@@ -188,23 +188,23 @@ FromWorker = WorkerHello | WorkerBeat | RunFinished
 # --- to the worker ---
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True, kw_only=True):
     """`interval`: how often both sides show that they live; silent for three of them is gone."""
 
     interval: Micros
 
 
-class Unwelcome(Message):
+class Unwelcome(Message, frozen=True, kw_only=True):
     """The broker has a worker already, or cannot take this one."""
 
     text: str
 
 
-class BrokerBeat(Message):
+class BrokerBeat(Message, frozen=True, kw_only=True):
     pass
 
 
-class StartRun(Message):
+class StartRun(Message, frozen=True, kw_only=True):
     """`limit`: the time that the run has, from now on, whatever the estimate says; None without a window ahead."""
 
     token: Token
@@ -215,11 +215,11 @@ class StartRun(Message):
     limit: Micros | None
 
 
-class StopRun(Message):
+class StopRun(Message, frozen=True, kw_only=True):
     token: Token
 
 
-class ForgetRun(Message):
+class ForgetRun(Message, frozen=True, kw_only=True):
     """The broker has the result, or wants none: the worker need not keep it."""
 
     token: Token

@@ -1,0 +1,260 @@
+"""The loop around the core: ZeroMQ sockets, the clock and the store. What to do is decided in `core`.
+
+The loop works in turns: take what has come in, let the core decide, write everything with one commit, and only then
+send. So an answer never tells of anything that a crash could undo, however many clients share the commit.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+import zmq
+
+from warden import signals, trust, wire
+from warden.core import Core
+from warden.events import Answer, Asked, Note, Refuse, Remembered, Reported, Settings, Tell, Tick
+from warden.model import SECOND, ConfigurationError, UnavailableError, WardenError
+from warden.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from warden.config import Config
+    from warden.events import Effect, Event
+
+log = logging.getLogger("warden.broker")
+
+# One turn takes in no more than this, so that answers leave in time under load.
+_TURN = 500
+# Connections whose user we remember; a forgotten one is asked again.
+_KNOWN = 100_000
+# A message is a sequence and some words; a larger one ends its connection before it fills our memory.
+_WORDS = 64 * 1024
+
+
+class Broker:
+    """`with Broker(config) as broker: broker.serve()`; SIGTERM and SIGINT end `serve`."""
+
+    def __init__(self, config: Config) -> None:
+        """Open the store and the sockets.
+
+        Raises:
+            ConfigurationError: The store, the keys or the addresses cannot be used.
+        """
+        self._config = config
+        self._settings = _settings(config)
+        self._public, self._secret = trust.key_pair(config.broker.keys / f"{trust.BROKER}.key_secret")
+        self._workers_keys = trust.worker_keys(config.broker.keys)
+        self._users: collections.OrderedDict[str, int] = collections.OrderedDict()
+        try:
+            config.broker.state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"cannot use {config.broker.state}: {error.strerror}") from None
+        # Before the sockets: a second broker must not take the first one's place at them.
+        self._store = Store(config.broker.state / "warden.db")
+        self._core = self._new_core(self._store.remember())
+        self._context = zmq.Context()
+        try:
+            self._zap = self._context.socket(zmq.REP)
+            self._zap.bind("inproc://zeromq.zap.01")
+            self._clients = self._bind(b"clients", config.broker.clients)
+            self._workers = self._bind(b"workers", config.broker.workers)
+        except ConfigurationError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._context.destroy(linger=200)
+        self._store.close()
+
+    def serve(self) -> None:
+        """Work until SIGTERM or SIGINT; call it on the main thread."""
+        log.info("serving the QPU %s at %s", self._settings.name, " ".join(self._config.broker.clients))
+        poller = zmq.Poller()
+        with signals.as_socket() as stop:
+            for source in (self._zap, self._clients, self._workers, stop):
+                poller.register(source, zmq.POLLIN)
+            while True:
+                ready = dict(poller.poll(self._patience()))
+                if stop.fileno() in ready:
+                    log.info("told to stop: goodbye")
+                    return
+                if self._zap in ready:
+                    self._admit()
+                self._turn([*self._reports(), *self._requests(), Tick()])
+
+    def _patience(self) -> int | None:
+        """Milliseconds until the core wants to be woken; at most the heartbeat, in case the clock is stepped."""
+        now = _now()
+        wakeup = self._core.next_wakeup(now)
+        until = self._settings.heartbeat if wakeup is None else wakeup - now
+        return max(0, min(until, self._settings.heartbeat)) // 1000 + 1
+
+    def _turn(self, events: list[Event]) -> None:
+        effects: list[Effect] = []
+        try:
+            self._store.begin()
+            for event in events:
+                produced = self._core.handle(event, _now())
+                self._store.apply(produced)
+                effects += produced
+            self._store.commit()
+        except StoreError as error:
+            self._forget(events, error)
+            return
+        for effect in effects:
+            self._carry_out(effect)
+
+    def _forget(self, events: list[Event], error: StoreError) -> None:
+        """Nothing of this turn is on disk, so nothing of it has happened: go on from what is on disk."""
+        log.error("the store cannot be written: %s", error)
+        self._store.rollback()
+        self._core = self._new_core(self._store.remember())
+        sorry = UnavailableError(f"the broker cannot write its store ({error}): nothing was accepted, try again later")
+        for event in events:
+            if isinstance(event, Asked):
+                self._carry_out(Refuse(event, sorry))
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Answer(to=asked, result=result):
+                self._send(self._clients, asked.peer, wire.pack_answer(asked.correlation, result))
+            case Refuse(to=asked, error=error):
+                self._send(self._clients, asked.peer, wire.pack_refusal(asked.correlation, error))
+            case Tell(peer=peer, body=body):
+                if isinstance(body, wire.StartRun):
+                    body = msgspec.structs.replace(body, sequence=self._store.sequence(body.task))
+                self._send(self._workers, peer, wire.pack(body))
+            case Note(event=event, facts=facts):
+                log.info("%s %s", event, " ".join(f"{name}={value}" for name, value in facts.items()))
+            case _:
+                pass
+
+    # --- what comes in ---
+
+    def _requests(self) -> Iterator[Event]:
+        for message in self._messages(self._clients):
+            peer, frame = message[0].bytes, message[-1].bytes
+            correlation = wire.correlation_of(frame)
+            try:
+                body = wire.unpack_request(frame)
+                if isinstance(body, wire.Hello):
+                    result = self._hello(message[-1], body)
+                    self._send(self._clients, peer, wire.pack_answer(correlation, result))
+                else:
+                    yield Asked(peer, correlation, self._user(message[-1]), body)
+            except WardenError as error:
+                self._send(self._clients, peer, wire.pack_refusal(correlation, error))
+
+    def _reports(self) -> Iterator[Event]:
+        for message in self._messages(self._workers):
+            try:
+                yield Reported(message[0].bytes, wire.unpack(message[-1].bytes, wire.FromWorker))
+            except WardenError as error:
+                log.warning("a worker sent what cannot be understood: %s", error)
+
+    @staticmethod
+    def _messages(source: zmq.Socket[bytes]) -> Iterator[list[zmq.Frame]]:
+        for _ in range(_TURN):
+            try:
+                message = source.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if len(message) == 2:  # noqa: PLR2004 - the peer and its message
+                yield message
+
+    def _hello(self, frame: zmq.Frame, hello: wire.Hello) -> dict[str, Any]:
+        key = _key(frame)
+        uid = trust.verify(hello.credential, key.encode(), self._public, self._config.access.munge_socket)
+        self._users[key] = uid
+        if len(self._users) > _KNOWN:
+            self._users.popitem(last=False)
+        return {"uid": uid, "name": self._settings.name}
+
+    def _user(self, frame: zmq.Frame) -> int | None:
+        key = _key(frame)
+        if key not in self._users:
+            return None
+        self._users.move_to_end(key)
+        return self._users[key]
+
+    # --- sockets ---
+
+    def _bind(self, domain: bytes, addresses: tuple[str, ...]) -> zmq.Socket[bytes]:
+        server = self._context.socket(zmq.ROUTER)
+        server.curve_server = True
+        server.curve_secretkey = self._secret
+        server.zap_domain = domain
+        server.linger = 200
+        server.maxmsgsize = self._settings.max_sequence + _WORDS
+        server.heartbeat_ivl = 5_000
+        server.heartbeat_timeout = 15_000
+        for address in addresses:
+            try:
+                server.bind(address)
+                if address.startswith("ipc:///"):
+                    # Who may do what is decided by credentials; the socket itself is for all users of the host.
+                    os.chmod(address.removeprefix("ipc://"), 0o666)  # noqa: S103, PTH101
+            except (zmq.ZMQError, OSError) as error:
+                raise ConfigurationError(f"cannot listen at {address}: {error.strerror}") from None
+        return server
+
+    def _admit(self) -> None:
+        """Answer libzmq's question (ZAP, RFC 27) whether a connection may be made; its key becomes its User-Id."""
+        while True:
+            try:
+                version, request, domain, _, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            key = zmq.utils.z85.encode(credentials[0]) if mechanism == b"CURVE" else b""
+            welcome = bool(key) and (domain == b"clients" or key in self._workers_keys)
+            if not welcome:
+                log.warning("refused a connection to %s with an unknown key", domain.decode())
+            status = (b"200", b"OK", key) if welcome else (b"400", b"unknown key", b"")
+            self._zap.send_multipart([version, request, *status, b""])
+
+    @staticmethod
+    def _send(server: zmq.Socket[bytes], peer: bytes, frame: bytes) -> None:
+        # A peer that is gone, or that does not read, loses its message: it asks again.
+        with contextlib.suppress(zmq.Again, zmq.ZMQError):
+            server.send_multipart([peer, frame], zmq.NOBLOCK)
+
+    def _new_core(self, remembered: Remembered) -> Core:
+        return Core(self._settings, self._config.calendar, self._store, lambda: str(uuid.uuid4()), remembered)
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        name=config.qpu.name,
+        places=config.qpu.places,
+        qubits=config.qpu.qubits,
+        timing=config.timing,
+        lease=config.session.lease,
+        heartbeat=config.broker.heartbeat,
+        max_shots=config.limits.shots,
+        max_sequence=config.limits.sequence_bytes,
+        max_queued=config.limits.queued,
+        max_queued_per_user=config.limits.queued_per_user,
+        operators=trust.uids(config.access.operators),
+    )
+
+
+def _key(frame: zmq.Frame) -> str:
+    return str(frame.get("User-Id"))
+
+
+def _now() -> int:
+    return time.time_ns() * SECOND // 10**9

@@ -1,0 +1,57 @@
+"""Pulser's own emulator behind two functions. Imported only where sequences are emulated: it costs seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pulser
+from pulser.backend import StateResult
+from pulser.json.exceptions import AbstractReprError
+from pulser_simulation import QutipBackendV2, QutipConfig
+
+from warden.qpu.process import Order, Specs
+
+
+def describe(name: str) -> Specs:
+    """What Pulser knows of the device of this name."""
+    device = _device(name)
+    # A virtual device may have no largest register; the configuration's `qpu.qubits` bounds it then.
+    return Specs(device.name, device.max_atom_num or 100_000, device.to_abstract_repr())
+
+
+def sample(order: Order) -> list[str]:
+    """Draw the ordered shots: one bitstring each, 1 for the measured state, atoms in the register's order.
+
+    Raises:
+        ValueError: Pulser finds that the device cannot run the sequence; the text is Pulser's.
+    """
+    device = _device(order.device)
+    try:
+        sequence = pulser.Sequence.from_abstract_repr(order.sequence)
+        if sequence.device != device:
+            # Whatever limits the user's copy of the device has, ours count.
+            sequence = sequence.switch_device(device, strict=True)
+    except (AbstractReprError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ValueError(f"Pulser refuses the sequence: {error}") from error
+    states, cumulated = _distribution(sequence)
+    draws = np.random.default_rng([order.seed, order.task]).random(order.first_shot + order.shots)[order.first_shot :]
+    return [states[i] for i in np.searchsorted(cumulated, draws, side="right")]
+
+
+def _distribution(sequence: pulser.Sequence) -> tuple[list[str], np.ndarray]:
+    """Bitstrings that occur in the final state, and their cumulated probabilities."""
+    config = QutipConfig(observables=[StateResult(evaluation_times=[1.0])])
+    state = QutipBackendV2(sequence, config=config).run().final_state
+    one = state.infer_one_state()
+    probabilities = state.probabilities(cutoff=0.0)
+    bitstrings = sorted(probabilities)
+    cumulated = np.cumsum([probabilities[bits] for bits in bitstrings])
+    states = ["".join("1" if level == one else "0" for level in bits) for bits in bitstrings]
+    # Rounding must not leave a draw above the last step.
+    return states, cumulated[:-1] / cumulated[-1]
+
+
+def _device(name: str) -> pulser.devices.Device:
+    device = getattr(pulser.devices, name, None)
+    if not isinstance(device, pulser.devices._device_datacls.BaseDevice):  # noqa: SLF001 - Pulser has no public base
+        raise ValueError(f"Pulser has no device {name!r}: set qpu.device to one of pulser.devices")  # noqa: TRY004
+    return device

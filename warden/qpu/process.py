@@ -1,0 +1,164 @@
+"""Each run has a process of its own, forked from one that has done the imports.
+
+A crash or an endless emulation costs that run alone, and a run is stopped by killing its process. This module is what
+the worker imports; Pulser is imported by the process that the others are forked from, once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import warnings
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from warden.model import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkServerProcess
+
+_PR_SET_PDEATHSIG = 1
+# Importing Pulser takes seconds on an idle machine.
+_IMPORTS_TAKE = 120
+
+
+class Specs(msgspec.Struct, frozen=True):
+    """What the worker tells the broker of its device: name, largest register, and Pulser's JSON of all of it."""
+
+    name: str
+    qubits: int
+    json: str
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """Shots [first_shot, first_shot + shots) of a task. The same seed and task give the same shots, however cut."""
+
+    device: str
+    sequence: str
+    first_shot: int
+    shots: int
+    seed: int
+    task: int
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One bitstring for each shot, in order, atoms in the order of the register; or what went wrong, in one line."""
+
+    shots: list[str] = []
+    error: str = ""
+    specs: Specs | None = None
+
+
+class Emulation:
+    """A process at work. Readable (`fileno`) as soon as `outcome` does not block."""
+
+    def __init__(self, process: ForkServerProcess, pipe: Connection) -> None:
+        self._process, self._pipe = process, pipe
+
+    def fileno(self) -> int:
+        return self._pipe.fileno()
+
+    def done(self) -> bool:
+        return self._pipe.poll()
+
+    def outcome(self) -> Outcome:
+        """What the process found; a process that died has an error for an outcome."""
+        try:
+            return msgspec.msgpack.decode(self._pipe.recv_bytes(), type=Outcome)
+        except EOFError:
+            self._process.join()
+            return Outcome(error=f"the emulator died (exit status {self._process.exitcode}): is there enough memory?")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+class Emulator:
+    """Starts the processes for one device."""
+
+    def __init__(self, device: str, seed: int) -> None:
+        """Import Pulser in the process that the others are forked from.
+
+        Raises:
+            ConfigurationError: There is no such device, or Pulser is not installed.
+        """
+        self._device, self._seed = device, seed
+        self._context = multiprocessing.get_context("forkserver")
+        # The command's own module too: each process would import it again, being the program's main module.
+        self._context.set_forkserver_preload(["warden.qpu.emulator", "warden.cli"])
+        self.specs = self._describe()
+
+    def start(self, *, task: int, sequence: str, first_shot: int, shots: int) -> Emulation:
+        order = Order(
+            device=self._device,
+            sequence=sequence,
+            first_shot=first_shot,
+            shots=shots,
+            seed=self._seed,
+            task=task,
+        )
+        return self._fork(_run, msgspec.msgpack.encode(order))
+
+    def _describe(self) -> Specs:
+        emulation = self._fork(_describe, self._device.encode())
+        try:
+            if not emulation._pipe.poll(_IMPORTS_TAKE):  # noqa: SLF001 - the one place that waits
+                raise ConfigurationError(
+                    f"Pulser was not imported within {_IMPORTS_TAKE} s: is the machine overloaded?"
+                )
+            outcome = emulation.outcome()
+        finally:
+            emulation.end()
+        if outcome.specs is None:
+            raise ConfigurationError(outcome.error)
+        return outcome.specs
+
+    def _fork(self, target: Callable[[Connection, bytes], None], argument: bytes) -> Emulation:
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=target, args=(theirs, argument), daemon=True)
+        process.start()
+        theirs.close()
+        return Emulation(process, ours)
+
+
+def _describe(pipe: Connection, device: bytes) -> None:
+    _prepare()
+    try:
+        from warden.qpu import emulator  # noqa: PLC0415
+
+        outcome = Outcome(specs=emulator.describe(device.decode()))
+    except ImportError as error:
+        outcome = Outcome(error=f"{error}: the worker needs Pulser, install gridengine-qpu[worker]")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to know
+        outcome = Outcome(error=_line(error))
+    pipe.send_bytes(msgspec.msgpack.encode(outcome))
+
+
+def _run(pipe: Connection, order: bytes) -> None:
+    _prepare()
+    try:
+        from warden.qpu import emulator  # noqa: PLC0415
+
+        outcome = Outcome(emulator.sample(msgspec.msgpack.decode(order, type=Order)))
+    except Exception as error:  # noqa: BLE001 - a user's sequence may break anything; it must break only its own run
+        outcome = Outcome(error=_line(error))
+    pipe.send_bytes(msgspec.msgpack.encode(outcome))
+
+
+def _prepare() -> None:
+    """Die with the parent, and leave a SIGINT from the terminal to the worker."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.simplefilter("ignore")
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:1000]

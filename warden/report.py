@@ -1,0 +1,128 @@
+"""How facts look to people: one place for the words and tables that several commands print. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pwd
+from typing import TYPE_CHECKING, Any
+
+from warden.console import table
+from warden.model import SECOND, Availability, Micros, Session, State, Task, TaskStatus, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_BAR = 40
+
+
+def clock(time: Micros | None) -> str:
+    """UTC, to the second."""
+    if time is None:
+        return "-"
+    return dt.datetime.fromtimestamp(time // SECOND, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(window: Window) -> str:
+    until = "until it is ended" if window.end is None else f"to {clock(window.end)}"
+    return f"from {clock(window.start)} {until}"
+
+
+def length(time: Micros) -> str:
+    """A duration in the two units that matter."""
+    seconds = time // SECOND
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds} s"
+    if seconds < 3600:  # noqa: PLR2004
+        return f"{seconds // 60} min {seconds % 60} s"
+    hours = seconds // 3600
+    return f"{hours} h {seconds % 3600 // 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"  # noqa: PLR2004
+
+
+def availability(answer: Availability) -> str:
+    lines = [("QPU", answer.name), ("state", answer.state + (f" ({answer.reason})" if answer.reason else ""))]
+    if answer.state is not State.READY and answer.until is not None:
+        lines.append(("until", f"{clock(answer.until)}, in {length(answer.until - answer.time)}"))
+    lines.append(("sessions", f"{answer.used} of {answer.places}"))
+    lines.append(("tasks waiting", str(answer.queued)))
+    if answer.next_window is None:
+        lines.append(("next window", "none planned within a week"))
+    else:
+        window = answer.next_window
+        ahead = length(window.start - answer.time)
+        lines.append(("next window", f"{window.kind} {span(window)}, in {ahead}"))
+    lines.append(("largest register", f"{answer.qubits} qubits"))
+    return "\n".join(f"{name + ':':18}{value}" for name, value in lines)
+
+
+def availability_facts(answer: Availability) -> dict[str, Any]:
+    return {
+        "name": answer.name,
+        "state": answer.state,
+        "reason": answer.reason,
+        "until": None if answer.until is None else clock(answer.until),
+        "places": answer.places,
+        "sessions": answer.used,
+        "queued": answer.queued,
+        "seconds_to_window": answer.seconds_to_window(),
+        "next_window": None if answer.next_window is None else window_facts(answer.next_window),
+        "qubits": answer.qubits,
+    }
+
+
+def window_facts(window: Window) -> dict[str, Any]:
+    end = None if window.end is None else clock(window.end)
+    return {"start": clock(window.start), "end": end, "kind": window.kind, "reason": window.reason}
+
+
+def windows(plan: Iterable[Window]) -> str:
+    rows = [
+        (clock(w.start), clock(w.end), length(w.end - w.start) if w.end else "open", w.kind, w.reason) for w in plan
+    ]
+    return table(rows, ("START", "END", "LENGTH", "KIND", "REASON")) if rows else "no window is planned"
+
+
+def sessions(found: Iterable[Session]) -> str:
+    rows = [
+        (s.job, user(s.uid), s.host, clock(s.acquired), clock(s.ended), s.tasks, s.shots, s.qpu_time / SECOND)
+        for s in found
+    ]
+    headers = ("JOB", "USER", "HOST", "ACQUIRED", "ENDED", "TASKS", "SHOTS", "QPU s")
+    return table(rows, headers) if rows else "no session"
+
+
+def tasks(found: Iterable[Task], *, with_users: bool = False) -> str:
+    def owner(task: Task) -> list[str]:
+        return [user(task.uid)] if with_users else []
+
+    rows = [
+        (t.id, *owner(t), t.status, t.shots_done, t.shots, t.qubits, clock(t.submitted), t.qpu_time / SECOND, t.error)
+        for t in found
+    ]
+    users = ["USER"] if with_users else []
+    headers = ("TASK", *users, "STATUS", "DONE", "SHOTS", "QUBITS", "SUBMITTED", "QPU s", "REASON")
+    return table(rows, headers) if rows else "no task"
+
+
+def task_line(task: Task) -> str:
+    where = f" ({task.shots_done} of {task.shots} shots)" if task.status is TaskStatus.RUNNING else ""
+    return f"task {task.id}: {task.status}{where}"
+
+
+def histogram(counts: Mapping[str, int], most: int = 10) -> str:
+    """The most frequent bitstrings, as bars."""
+    total = sum(counts.values())
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    peak = ranked[0][1] if ranked else 1
+    width = len(str(peak))
+    lines = [f"{bits}  {count:{width}}  {'█' * max(1, round(_BAR * count / peak))}" for bits, count in ranked[:most]]
+    rest = ranked[most:]
+    if rest:
+        lines.append(f"and {len(rest)} other{'s'[: len(rest) != 1]}, {sum(count for _, count in rest)} shots")
+    return "\n".join([*lines, f"{total} shots, {len(ranked)} different results"])
+
+
+def user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
