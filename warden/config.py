@@ -118,13 +118,13 @@ class Config(_Section, frozen=True, kw_only=True):
 
     @property
     def timing(self) -> Timing:
-        return Timing(overhead=self.qpu.overhead, shot_rate=self.qpu.shot_rate)
+        return Timing(overhead=int(self.qpu.overhead), shot_rate=self.qpu.shot_rate)
 
     @property
     def calendar(self) -> Calendar:
         return Calendar(
             tuple(
-                Rule(every=c.every, duration=c.duration, offset=c.offset, kind=State(c.kind), reason=c.reason)
+                Rule(every=int(c.every), duration=int(c.duration), offset=int(c.offset), kind=State(c.kind), reason=c.reason)
                 for c in self.calibration
             )
         )
