@@ -1,0 +1,251 @@
+"""What Grid Engine says of a job: what it asked for, its state, and why it waits. Parsers are pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+from xml.parsers import expat
+
+import msgspec
+
+from gridengine import commands
+from warden.model import BadRequestError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+# An array of 75000 tasks makes some ten megabytes. More than this is nothing that we understand.
+MAX_XML = 64 * 2**20
+
+_ELEMENT = "detailed_job_info/djob_info/element/"
+# SGE 8.1.9, and OCS, which keeps a set of requests for each scope (global, master, slaves).
+_REQUESTS = (
+    _ELEMENT + "JB_hard_resource_list/qstat_l_requests/",
+    _ELEMENT + "JB_request_set_list/ulong_sublist/JRS_hard_resource_list/qstat_l_requests/",
+)
+_ID = _ELEMENT + "JB_job_number"
+_OWNER = _ELEMENT + "JB_owner"
+_NAME = _ELEMENT + "JB_job_name"
+_SCHEDULING = "detailed_job_info/messages/element/SME_message_list/element/MES_message"
+# What put it into the error state: a prolog that exited 100, for instance.
+_ERROR = _ELEMENT + "JB_ja_tasks/ulong_sublist/JAT_message_list/ulong_sublist/QIM_message"
+_LISTS = ("job_info/queue_info/job_list/", "job_info/job_info/job_list/")
+
+
+class NoSuchJobError(NotFoundError):
+    """The job never was, or is over."""
+
+    code: ClassVar[str] = "no_such_job"
+
+
+class UnreadableError(commands.GridEngineError):
+    """Grid Engine's answer is not what we know; nothing may be concluded from it."""
+
+    code: ClassVar[str] = "gridengine_unreadable"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as people ask about it. `reasons` says why it waits, or what put it into the error state."""
+
+    id: int
+    owner: str
+    name: str
+    state: str
+    """qstat's letters: r, qw, hqw, Eqw ...; of an array all that its tasks have, separated by commas."""
+    requests: dict[str, str]
+    reasons: tuple[str, ...]
+
+
+def requested(xml_text: str) -> dict[str, str]:
+    """Read the hard requests out of `qstat -j ID -xml`; of a request in several scopes the first stands.
+
+    Raises:
+        NoSuchJobError: Grid Engine does not know the job.
+        UnreadableError: It is not the XML that we know.
+    """
+    return _requests(_job_leaves(xml_text))
+
+
+def read_job(xml_text: str, state: str) -> Job:
+    """Read `qstat -j ID -xml`, which does not tell the state.
+
+    Raises:
+        NoSuchJobError: Grid Engine does not know the job.
+        UnreadableError: It is not the XML that we know.
+    """
+    leaves = _job_leaves(xml_text)
+    first = {path: text for path, text, _ in reversed(leaves)}
+    reasons = [text for path, text, _ in leaves if path == _ERROR]
+    reasons += [text for path, text, _ in leaves if path == _SCHEDULING]
+    return Job(
+        id=int(first[_ID]),
+        owner=first.get(_OWNER, ""),
+        name=first.get(_NAME, ""),
+        state=state,
+        requests=_requests(leaves),
+        reasons=tuple(dict.fromkeys(reasons)),
+    )
+
+
+def states(xml_text: str) -> dict[int, str]:
+    """Read the states out of `qstat -u USER -xml`, by job.
+
+    Raises:
+        UnreadableError: It is not the XML that we know.
+    """
+    found: dict[int, dict[str, None]] = {}
+    for job, tag, text, _ in _listed(xml_text, ("state",)):
+        if tag == "state":
+            found.setdefault(job, {})[text] = None
+    return {job: ",".join(letters) for job, letters in found.items()}
+
+
+def requesting(xml_text: str, names: Collection[str]) -> list[int]:
+    """Find the jobs that ask for any of these complexes, hard or soft, in `qstat -u * -r -xml`.
+
+    Raises:
+        UnreadableError: It is not the XML that we know.
+    """
+    asking = _listed(xml_text, ("hard_request", "soft_request"))
+    return sorted({job for job, _, _, attributes in asking if attributes.get("name") in names})
+
+
+def hard_requests(
+    job_id: str, *, environment: Mapping[str, str] | None = None, limit: float = commands.LIMIT
+) -> dict[str, str]:
+    """Ask Grid Engine what a job asked for.
+
+    Raises:
+        NoSuchJobError: Grid Engine does not know the job.
+        GridEngineError: Its command failed, or said what nobody understands.
+    """
+    return requested(_detail(job_id, environment, limit))
+
+
+def job(job_id: str, *, environment: Mapping[str, str] | None = None, limit: float = commands.LIMIT) -> Job:
+    """Ask Grid Engine about a job that waits or runs.
+
+    Raises:
+        NoSuchJobError: Grid Engine does not know the job.
+        GridEngineError: Its command failed, or said what nobody understands.
+    """
+    detail = _detail(job_id, environment, limit)
+    owner = read_job(detail, "").owner
+    listing = commands.run("qstat", "-u", owner, "-xml", environment=environment, limit=limit).stdout
+    state = states(listing).get(int(job_id))
+    if state is None:
+        raise NoSuchJobError(f"job {job_id} has just ended")
+    return read_job(detail, state)
+
+
+def live_requests(names: Collection[str], *, environment: Mapping[str, str] | None = None) -> list[int]:
+    """Ask Grid Engine which jobs, waiting or running, ask for any of these complexes.
+
+    Raises:
+        GridEngineError: Its command failed, or said what nobody understands.
+    """
+    return requesting(commands.run("qstat", "-u", "*", "-r", "-xml", environment=environment).stdout, names)
+
+
+def _detail(job_id: str, environment: Mapping[str, str] | None, limit: float) -> str:
+    # qstat -j takes patterns of job names too; a job must not answer for another.
+    if not re.fullmatch(r"[0-9]{1,10}", job_id):
+        raise BadRequestError(f"{job_id!r} is no job number")
+    try:
+        return commands.run("qstat", "-j", job_id, "-xml", environment=environment, limit=limit).stdout
+    except commands.UnknownObjectError:
+        raise NoSuchJobError(
+            f"Grid Engine knows no job {job_id}: it never was, or is over (qacct -j {job_id})"
+        ) from None
+
+
+# An element without children: its path, its text, its attributes.
+_Leaf = tuple[str, str, dict[str, str]]
+
+
+def _job_leaves(xml_text: str) -> list[_Leaf]:
+    wanted = {_ID, _OWNER, _NAME, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
+    wanted.update(path + leaf for path in _REQUESTS for leaf in ("CE_name", "CE_stringval"))
+    leaves = _leaves(xml_text, wanted)
+    for path, text, _ in leaves:
+        if path == "unknown_jobs/ST_name":
+            raise NoSuchJobError(f"Grid Engine knows no job {text}: it never was, or is over (qacct -j {text})")
+    ids = [text for path, text, _ in leaves if path == _ID]
+    if len(ids) != 1 or not ids[0].isdecimal():
+        raise UnreadableError("qstat -j -xml did not answer with one job")
+    return leaves
+
+
+def _requests(leaves: list[_Leaf]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    name = ""
+    for path, text, _ in leaves:
+        if path.endswith("/CE_name"):
+            name = text
+            found.setdefault(name, "")
+        elif path.endswith("/CE_stringval"):
+            found[name] = found[name] or text
+    return found
+
+
+def _listed(xml_text: str, tags: Collection[str]) -> list[tuple[int, str, str, dict[str, str]]]:
+    """Read job lists: (job, tag, text, attributes) for each element with one of the tags."""
+    wanted = {prefix + tag for prefix in _LISTS for tag in (*tags, "JB_job_number")}
+    rows = []
+    number = 0
+    for path, text, attributes in _leaves(xml_text, wanted):
+        tag = path.rpartition("/")[2]
+        if tag == "JB_job_number":
+            if not text.isdecimal():
+                raise UnreadableError(f"qstat -xml names a job {text!r}")
+            number = int(text)
+        else:
+            rows.append((number, tag, text, attributes))
+    return rows
+
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _leaves(xml_text: str, wanted: Collection[str]) -> list[_Leaf]:
+    """Read the elements at the wanted paths, in their order, and keep nothing else.
+
+    The document holds names, arguments and environments that users chose, and root reads it. So: no document type and
+    no entities, nothing endless; paths from the root, so that nothing deeper can pose as a request. Grid Engine writes
+    control characters and broken UTF-8 of users as they are; they are no reason to fail.
+    """
+    if len(xml_text) > MAX_XML:
+        raise UnreadableError(f"qstat -xml answered with more than {MAX_XML >> 20} MiB")
+    found: list[_Leaf] = []
+    path: list[str] = []
+    text: list[str] = []
+    attributes: list[dict[str, str]] = []
+
+    def start(tag: str, given: dict[str, str]) -> None:
+        path.append(tag)
+        attributes.append(given)
+        text.clear()
+
+    def end(_tag: str) -> None:
+        here = "/".join(path)
+        if here in wanted:
+            found.append((here, "".join(text).strip(), attributes[-1]))
+        path.pop()
+        attributes.pop()
+        text.clear()
+
+    def refuse(*_: object) -> None:
+        raise UnreadableError("qstat -xml answered with a document type, which Grid Engine never writes")
+
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = text.append
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(_NO_XML.sub("\ufffd", xml_text).encode(), True)
+    except expat.ExpatError as error:
+        raise UnreadableError(f"qstat -xml answered with what is no XML: {error}") from None
+    return found
