@@ -1,0 +1,449 @@
+"""The protocol between a session and its agent, with a `drmaa` of our own in the agent; the real one: tests/cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridengine import drmaa_agent, drmaa_process
+from gridengine.submission import (
+    GridUnavailableError,
+    JobInfo,
+    JobLostError,
+    JobStatus,
+    JobTemplate,
+    Session,
+    SubmissionError,
+    WaitTimeoutError,
+)
+from warden.model import WardenError
+
+# A command is what libdrmaa does; a job's id is its command with a number.
+FAKE = """
+import os, sys, time
+from collections import namedtuple
+
+JobInfo = namedtuple("JobInfo", "hasExited hasSignal terminatedSignal wasAborted exitStatus resourceUsage")
+
+class JobTemplate:
+    def delete(self): pass
+
+class Session:
+    contact = ""
+    reaped = set()
+
+    def initialize(self, contact):
+        if contact == "bad":
+            raise Exception("code 4: The input value for an argument is invalid.")
+        Session.contact = contact or "session=here.1"
+
+    def exit(self):
+        with open(os.environ["FAKE_LOG"], "a") as log:
+            log.write("exit\\n")
+
+    def createJobTemplate(self):
+        return JobTemplate()
+
+    def runJob(self, template):
+        command = template.remoteCommand
+        if command == "denied":
+            raise Exception('code 17: unknown resource "nosuch"\\nerror: no suitable queues\\n')
+        if command == "unreachable":
+            raise Exception("code 2: unable to contact qmaster")
+        if command == "hang":
+            time.sleep(600)
+        if command == "die":
+            os.write(2, b"terrible things\\n")
+            os._exit(3)
+        if command == "environment":
+            return os.environ.get("GLIBC_TUNABLES", "none")
+        if command == "echo":
+            return repr(sorted(vars(template).items()))
+        print("libdrmaa likes to print")
+        os.write(1, b'{"id": 2, "result": "wrong"}\\n')
+        return command
+
+    def jobStatus(self, job):
+        if job == "unknown":
+            raise Exception("code 18: The job specified by the 'jobid' does not exist.")
+        if job == "slow":
+            time.sleep(0.5)
+        return "user_on_hold"
+
+    def control(self, job, action):
+        raise Exception(f"code 22: {action} is impossible")
+
+    def wait(self, job, timeout):
+        assert timeout == 0
+        if job == "endless":
+            raise Exception("code 23: time-out condition")
+        if job == "deleted":
+            raise Exception("code 24: no usage information was returned for the completed job")
+        if job in self.reaped or job == "unknown":
+            raise Exception("code 18: The job specified by the 'jobid' does not exist.")
+        self.reaped.add(job)
+        if job == "killed":
+            return JobInfo(False, True, "SIGKILL", False, 0, {"ru_wallclock": "2.0000"})
+        return JobInfo(True, False, "", False, 7, {"wallclock": "1.5", "ru_wallclock": "1.0000"})
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The fake in place of drmaa; the file that it writes into."""
+    package = tmp_path / "site" / "drmaa"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(textwrap.dedent(FAKE))
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("SGE_ROOT", str(tmp_path))
+    monkeypatch.setenv("DRMAA_LIBRARY_PATH", "/nowhere/libdrmaa.so")
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    return tmp_path / "log"
+
+
+def submitted(grid: Session, command: str, **more: Any) -> str:
+    return grid.submit(JobTemplate(command=command, **more)).id
+
+
+def agent_of(grid: Session) -> int:
+    assert grid._agent is not None
+    return grid._agent._process.pid
+
+
+def gone(process: int, within: float = 3.0) -> bool:
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            if Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                time.sleep(0.02)
+                continue
+        return True
+    return False
+
+
+def test_job_is_submitted_and_waited_for(log: Path) -> None:
+    with Session() as grid:
+        assert grid.contact == "session=here.1"
+        job = grid.submit(JobTemplate(command="job"))
+        assert job.id == "job"
+        assert job.status() is JobStatus.HELD
+        info = job.wait()
+        assert (info.exit_status, info.signal, info.aborted, info.wallclock) == (7, "", False, 1.5)
+        assert info.resource_usage["ru_wallclock"] == "1.0000"
+        assert not info.succeeded
+    assert log.read_text() == "exit\n"
+
+
+@pytest.mark.usefixtures("log")
+def test_end_of_a_job_is_told_again_although_drmaa_tells_it_once() -> None:
+    with Session() as grid:
+        job = grid.submit(JobTemplate(command="job"))
+        assert job.wait() == job.wait() == grid.job("job").wait()
+        assert job.status() is JobStatus.DONE
+
+
+@pytest.mark.usefixtures("log")
+def test_killed_and_deleted_jobs_have_no_exit_status() -> None:
+    with Session() as grid:
+        killed = grid.job("killed").wait()
+        assert (killed.exit_status, killed.signal, killed.aborted, killed.wallclock) == (None, "SIGKILL", False, 2.0)
+        deleted = grid.job("deleted").wait()
+        assert deleted == JobInfo(
+            id="deleted", exit_status=None, signal="", aborted=True, wallclock=0.0, resource_usage={}
+        )
+        assert grid.job("deleted").status() is JobStatus.FAILED
+
+
+@pytest.mark.usefixtures("log")
+def test_wait_ends_at_its_timeout() -> None:
+    with Session() as grid:
+        start = time.monotonic()
+        with pytest.raises(WaitTimeoutError, match=r"job endless has not ended within 0\.3 s") as caught:
+            grid.job("endless").wait(timeout=0.3)
+        assert 0.3 <= time.monotonic() - start < 1.0
+        assert isinstance(caught.value, TimeoutError)
+        assert isinstance(caught.value, WardenError)
+        with pytest.raises(WaitTimeoutError):
+            grid.job("endless").wait(timeout=0)
+
+
+@pytest.mark.usefixtures("log")
+def test_other_calls_get_through_while_one_waits() -> None:
+    with Session() as grid:
+
+        def wait() -> None:
+            with contextlib.suppress(WaitTimeoutError):
+                grid.job("endless").wait(1.5)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.2)
+        start = time.monotonic()
+        for _ in range(20):
+            grid.job("x").status()
+        assert time.monotonic() - start < 0.5
+        waiting.join()
+
+
+@pytest.mark.usefixtures("log")
+def test_threads_get_their_own_answers() -> None:
+    with Session() as grid:
+        ids: list[str] = []
+        threads = [
+            threading.Thread(target=lambda n=number: ids.append(submitted(grid, f"job{n}"))) for number in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(ids) == sorted(f"job{number}" for number in range(20))
+
+
+@pytest.mark.usefixtures("log")
+def test_template_arrives_as_attributes_of_drmaa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Session() as grid:
+        told = submitted(
+            grid,
+            "echo",
+            args=("a b", "", "ünï"),
+            resources={"qpu": 1, "qpu_name": "fresnel*|emu", "h_rt": "0:10:00"},
+            name="afm",
+            output="out/$JOB_ID.txt",
+            error="$HOME/err",
+            queue="all.q",
+            native="-r y",
+        )
+    assert dict(eval(told)) == {
+        "remoteCommand": "echo",
+        "args": ["a b", "", "ünï"],
+        "workingDirectory": str(tmp_path),
+        "nativeSpecification": "-l qpu=1,qpu_name=fresnel*|emu,h_rt=0:10:00 -q all.q -r y",
+        "jobName": "afm",
+        "outputPath": f":{tmp_path}/out/$JOB_ID.txt",
+        "errorPath": ":$HOME/err",
+    }
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        ("denied", SubmissionError, r'refuses the job \(unknown resource "nosuch"; no suitable queues\): ask for'),
+        ("unreachable", GridUnavailableError, r"does not answer \(unable to contact qmaster\)"),
+    ],
+)
+@pytest.mark.usefixtures("log")
+def test_refusal_is_one_clear_line(call: str, kind: type[SubmissionError], text: str) -> None:
+    with Session() as grid:
+        with pytest.raises(kind, match=text) as caught:
+            submitted(grid, call)
+        assert type(caught.value) is kind
+        assert "\n" not in caught.value.text
+        assert submitted(grid, "job") == "job"
+
+
+@pytest.mark.usefixtures("log")
+def test_unknown_job_and_impossible_control() -> None:
+    with Session() as grid:
+        for ask in (grid.job("unknown").status, grid.job("unknown").wait):
+            with pytest.raises(JobLostError, match="qacct -j unknown"):
+                ask()
+        with pytest.raises(SubmissionError, match="cannot hold job job: hold is impossible"):
+            grid.job("job").hold()
+
+
+@pytest.mark.usefixtures("log")
+def test_wrong_contact() -> None:
+    with pytest.raises(SubmissionError, match="no DRMAA session 'bad'"):
+        Session(contact="bad")
+
+
+def test_library_that_does_not_load_is_an_answer(log: Path) -> None:
+    module = log.parent / "site" / "drmaa" / "__init__.py"
+    module.write_text("raise OSError('libfoo.so: cannot open shared object file')")
+    with pytest.raises(SubmissionError, match=r"DRMAA library fails: OSError: libfoo\.so"):
+        Session()
+
+
+@pytest.mark.usefixtures("log")
+def test_hung_library_is_given_up_and_the_session_goes_on() -> None:
+    with Session(time_limit=1.0) as grid:
+        hung = agent_of(grid)
+        start = time.monotonic()
+        with pytest.raises(GridUnavailableError, match=r"within 1 s; whether the job was submitted is not known"):
+            submitted(grid, "hang")
+        assert time.monotonic() - start < 2.0
+        assert gone(hung)
+        grid.contact = "session=there.2"
+        assert submitted(grid, "job") == "job"
+        assert grid.contact == "session=there.2"
+        assert agent_of(grid) != hung
+
+
+@pytest.mark.usefixtures("log")
+def test_stopped_agent_that_does_not_even_read_is_given_up() -> None:
+    with Session(time_limit=1.0) as grid:
+        os.kill(agent_of(grid), 19)
+        with pytest.raises(GridUnavailableError, match="within 1 s"):
+            submitted(grid, "job", args=("x" * 10_000_000,))
+
+
+@pytest.mark.usefixtures("log")
+def test_death_of_the_agent_is_told_with_its_last_words() -> None:
+    with Session() as grid:
+        with pytest.raises(GridUnavailableError, match=r"ended \(terrible things\); whether"):
+            submitted(grid, "die")
+        assert submitted(grid, "job") == "job"
+        os.kill(agent_of(grid), 9)
+        assert gone(agent_of(grid))
+        assert submitted(grid, "job") == "job"
+
+
+@pytest.mark.usefixtures("log")
+def test_answer_to_an_interrupted_call_is_not_taken_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Session() as grid:
+        assert grid._agent is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(grid._agent, "_receive", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                grid.job("job").wait()
+        assert submitted(grid, "next") == "next"
+        assert grid.job("job").wait().exit_status == 7
+
+
+def test_agent_ends_with_its_parent(log: Path) -> None:
+    program = "import os; from gridengine.submission import Session; s = Session(); print(s._agent._process.pid, flush=True); "
+    path = os.pathsep.join(filter(None, sys.path))
+    for end in ("os.kill(os.getpid(), 9)", "os._exit(0)"):
+        done = subprocess.run(
+            [sys.executable, "-c", program + end],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert gone(int(done.stdout))
+    assert log.read_text() == "exit\nexit\n"
+
+
+@pytest.mark.usefixtures("log")
+def test_hung_agent_ends_with_its_parent_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Session(time_limit=0.5) as grid:
+        agent = grid._agent
+        assert agent is not None
+        monkeypatch.setattr(agent, "kill", lambda: None)
+        with pytest.raises(GridUnavailableError):
+            submitted(grid, "hang")
+        agent._connection.close()
+        assert gone(agent._process.pid, within=drmaa_agent.GRACE + 2)
+        monkeypatch.undo()
+        agent.kill()
+
+
+@pytest.mark.usefixtures("log")
+def test_closed_session_and_forked_process_are_told_so() -> None:
+    with Session() as grid:
+        job = grid.submit(JobTemplate(command="job"))
+        grid._process = -1
+        with pytest.raises(SubmissionError, match="belongs to the process that opened it"):
+            job.status()
+        grid.close()
+        grid._process = os.getpid()
+        assert job.status() is JobStatus.HELD
+    with pytest.raises(SubmissionError, match=r"session is closed: Session\(contact='session=here.1'\)"):
+        job.status()
+    grid.close()
+
+
+@pytest.mark.parametrize("users", [None, "glibc.malloc.check=1"])
+@pytest.mark.usefixtures("log")
+def test_jobs_do_not_inherit_our_tunables(users: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if users:
+        monkeypatch.setenv("GLIBC_TUNABLES", users)
+    environment = drmaa_process._environment(os.environ)
+    assert environment["GLIBC_TUNABLES"].removeprefix(users or "").removeprefix(":") == drmaa_agent.TUNABLE
+    with Session() as grid:
+        assert submitted(grid, "environment") == (users or "none")
+
+
+def test_cell_and_library_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = tmp_path / "gridengine"
+    defaults.write_text(
+        "# cell\nSGE_ROOT=/var/lib/gridengine\nSGE_CELL='default'\nSGE_ARCH=`\"$SGE_ROOT/util/arch\"`\n"
+    )
+    assert drmaa_process._packaged_cell(defaults) == {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": "default"}
+    assert drmaa_process._packaged_cell(tmp_path / "none") == {}
+
+    root = tmp_path / "root"
+    (root / "util").mkdir(parents=True)
+    (root / "util" / "arch").write_text("#!/bin/sh\necho lx-odd\n")
+    (root / "util" / "arch").chmod(0o755)
+    monkeypatch.setattr(drmaa_process, "_PACKAGED_LIBRARY", tmp_path / "packaged.so")
+    with pytest.raises(SubmissionError, match=r"no libdrmaa\.so under .*root/lib"):
+        drmaa_process._environment({"SGE_ROOT": str(root)})
+    (tmp_path / "packaged.so").touch()
+    assert drmaa_process._library(root) == tmp_path / "packaged.so"
+    (root / "lib" / "lx-odd").mkdir(parents=True)
+    (root / "lib" / "lx-odd" / "libdrmaa.so").touch()
+    environment = drmaa_process._environment({"SGE_ROOT": str(root), "HOME": "/home/alice"})
+    assert environment["DRMAA_LIBRARY_PATH"] == str(root / "lib" / "lx-odd" / "libdrmaa.so")
+    assert environment["HOME"] == "/home/alice"
+
+    monkeypatch.setattr(drmaa_process, "_packaged_cell", dict)
+    with pytest.raises(SubmissionError, match=r"SGE_ROOT is not set: source the settings\.sh"):
+        drmaa_process._environment({})
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"command": ""}, "has no command"),
+        ({"command": "a\nb"}, "line break"),
+        ({"command": "a\0"}, "control character"),
+        ({"args": "run"}, "args is one string"),
+        ({"args": ("a\nb",)}, "line break"),
+        ({"args": ("\udc80",)}, "control character"),
+        ({"args": (3,)}, "3 in the job template is no string"),
+        ({"native": "-r y\n-b n"}, "line break"),
+        ({"output": "a\0b"}, "control character"),
+        ({"working_directory": "a\nb"}, "line break"),
+        ({"resources": {"qpu": "1 -P other"}}, "no value for the resource qpu"),
+        ({"resources": {"qpu": "1,other=2"}}, "no value for the resource qpu"),
+        ({"resources": {"qpu": "1=2"}}, "no value for the resource qpu"),
+        ({"resources": {"qpu": '"1"'}}, "no value for the resource qpu"),
+        ({"resources": {"qpu": "1\\"}}, "no value for the resource qpu"),
+        ({"resources": {"qpu": ""}}, "no value for the resource qpu"),
+        ({"resources": {"-V qpu": 1}}, "no resource"),
+        ({"resources": {"qpu\n": 1}}, "no resource"),
+        ({"resources": {"": 1}}, "no resource"),
+        ({"queue": "all.q -V"}, "no queue"),
+        ({"queue": "-V"}, "no queue"),
+        ({"queue": ""}, "no queue"),
+        ({"name": "a b"}, "no job name"),
+        ({"name": "a/b"}, "no job name"),
+        ({"name": "ü"}, "no job name"),
+    ],
+)
+def test_bad_templates_are_refused(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(SubmissionError, match=text) as caught:
+        JobTemplate(**{"command": "true", **fields})
+    assert "\n" not in caught.value.text
+
+
+def test_gone_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SubmissionError, match="current directory is gone"):
+        JobTemplate(command="true").attributes()
+    assert JobTemplate(command="true", working_directory="/").attributes()["workingDirectory"] == "/"
