@@ -1,0 +1,102 @@
+"""`qpu-admin`: the cluster admin's command."""
+
+# ruff: noqa: PLC0415  (each command imports what it needs, so that `--help` answers at once)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from warden.console import Group, config_option, json_option, print_json, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gridengine.deployment import Change
+
+DIFFERENT = 3
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gridengine-qpu")
+def main() -> None:
+    """Make a QPU a resource of this Grid Engine cluster, check it, and take it away again."""
+
+
+@main.command("plan")
+@config_option
+@json_option
+@click.pass_context
+def plan(context: click.Context, config: Path, as_json: bool) -> None:
+    """Show what `apply` would change. Changes nothing; exit status 3 if there is a difference, 0 if not."""
+    changes = _planned(config)
+    _show(changes, as_json, "nothing to do: the cluster is as the configuration says")
+    context.exit(DIFFERENT if changes else 0)
+
+
+@main.command("apply")
+@config_option
+@json_option
+def apply(config: Path, as_json: bool) -> None:
+    """Bring the cluster to what the configuration says. A second time changes nothing."""
+    from gridengine import commands, deployment
+    from gridengine.resources import Flavour
+
+    changes = _planned(config)
+    deployment.apply(changes)
+    _show(changes, as_json, "nothing to do: the cluster is as the configuration says")
+    fresh = deployment.new_sensors(changes)
+    if fresh and commands.version().flavour is Flavour.SGE:
+        where = "all execution hosts" if "global" in fresh else ", ".join(fresh)
+        click.echo(f"now restart sge_execd on {where}: it starts a new load sensor only then (jobs live on)", err=True)
+
+
+@main.command("remove")
+@config_option
+@json_option
+def remove(config: Path, as_json: bool) -> None:
+    """Take away what `apply` made, and nothing else. Refuses while jobs ask for the QPU."""
+    from gridengine import configuration, deployment
+
+    changes = deployment.plan({}, deployment.read_actual(configuration.load(config)))
+    deployment.apply(changes)
+    _show(changes, as_json, "nothing to do: there is nothing of ours in the cluster")
+
+
+@main.command("acct")
+@config_option
+@json_option
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many sessions.")
+def acct(config: Path, as_json: bool, limit: int) -> None:
+    """Show what each job used of the QPU, as Warden and qacct say."""
+    import msgspec
+
+    from gridengine import accounting
+    from warden.client import Client
+    from warden.config import load
+
+    with Client(config=load(config)) as client:
+        sessions = client.sessions(everybody=True, ended=True, limit=limit)
+    uses = accounting.read(sessions)
+    if as_json:
+        print_json(uses)
+        return
+    headers = ("job", "user", "name", "tasks", "shots", "QPU s", "waited s", "wallclock s", "exit")
+    click.echo(table([msgspec.structs.astuple(use) for use in uses], headers))
+
+
+def _planned(config: Path) -> list[Change]:
+    from gridengine import commands, configuration, deployment
+    from warden.config import load
+
+    settings = configuration.load(config)
+    desired = deployment.desired(settings, load(config).qpu, commands.version().flavour)
+    return deployment.plan(desired, deployment.read_actual(settings))
+
+
+def _show(changes: list[Change], as_json: bool, nothing: str) -> None:
+    if as_json:
+        print_json(changes)
+    else:
+        click.echo("\n".join(map(str, changes)) or nothing)
