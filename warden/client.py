@@ -285,7 +285,7 @@ class QuantumResource:
 
     def task_stop(self, task_id: str) -> None:
         """Stop it, whether it waits or runs; a task that has ended stays as it is."""
-        self._client.task_stop(_number(task_id))
+        self._client.task_stop(task_number(task_id))
 
     def target(self) -> str:
         """The device, for `pulser.json.abstract_repr.deserializer.deserialize_device`: a JSON string."""
@@ -314,7 +314,7 @@ class QuantumResource:
             TaskFailedError, TaskCancelledError: It ended without a result; the text says why.
             WaitTimeoutError: It has not ended within `timeout` seconds; it goes on, wait again.
         """
-        number = _number(task_id)
+        number = task_number(task_id)
         end = None if timeout is None else time.monotonic() + timeout
         heard = time.monotonic()
         while True:
@@ -334,7 +334,7 @@ class QuantumResource:
                 raise WaitTimeoutError(f"task {number} is still {task.status} after {timeout:g} s")
 
     def _task(self, task_id: str) -> Task:
-        return self._client.task(_number(task_id))
+        return self._client.task(task_number(task_id))
 
     def _granted(self) -> str:
         if not self._session:
@@ -353,7 +353,12 @@ def check_shots(shots: object) -> int:
     return shots
 
 
-def _number(task_id: str) -> int:
+def task_number(task_id: str) -> int:
+    """The broker's number of a task from its id.
+
+    Raises:
+        BadRequestError: It is none.
+    """
     if not task_id.isascii() or not task_id.isdigit() or len(task_id) > 10:  # noqa: PLR2004 - digits of 2^31
         raise BadRequestError(f"{task_id!r} is no task: ids are numbers, see `qpu tasks`")
     return int(task_id)

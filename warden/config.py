@@ -124,7 +124,13 @@ class Config(_Section, frozen=True, kw_only=True):
     def calendar(self) -> Calendar:
         return Calendar(
             tuple(
-                Rule(every=int(c.every), duration=int(c.duration), offset=int(c.offset), kind=State(c.kind), reason=c.reason)
+                Rule(
+                    every=int(c.every),
+                    duration=int(c.duration),
+                    offset=int(c.offset),
+                    kind=State(c.kind),
+                    reason=c.reason,
+                )
                 for c in self.calibration
             )
         )

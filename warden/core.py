@@ -239,9 +239,9 @@ class Core:
         return session if session.ended is not None else self._end_session(session, "released", now)
 
     def _renew(self, host: str, jobs: frozenset[str], now: Micros) -> int:
-        renewed = [s for s in self._sessions.values() if s.host == host and s.job in jobs]
+        renewed = [session for session in self._sessions.values() if session.job in jobs]
         for session in renewed:
-            self._renewed(session, now)
+            self._renewed(replace(session, host=host), now)
         return len(renewed)
 
     def _task_start(self, uid: int | None, body: wire.TaskStart, now: Micros) -> Task:

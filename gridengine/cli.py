@@ -1,0 +1,230 @@
+"""The researcher's command: `qpu`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from warden import console
+
+if TYPE_CHECKING:
+    from warden.client import Client
+    from warden.model import Task
+
+
+@click.group(cls=console.Group)
+@click.version_option(package_name="gridengine-qpu")
+def qpu() -> None:
+    """Run Pulser sequences on the QPU, inside a job and from outside: submit, watch, understand why a job waits."""
+
+
+@qpu.command()
+@console.json_option
+def status(as_json: bool) -> None:
+    """Show what the QPU is doing, and what it will do next."""
+    from warden import report  # noqa: PLC0415
+
+    with _client() as client:
+        answer = client.availability()
+    if as_json:
+        console.print_json(report.availability_facts(answer))
+    else:
+        click.echo(report.availability(answer))
+
+
+@qpu.command()
+@click.argument("sequence", metavar="SEQUENCE.json")
+@click.option("--shots", default="100", show_default=True, metavar="N", help="How often the sequence is run.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the counts to this file, as JSON.")
+@console.json_option
+def run(sequence: str, shots: str, output: Path | None, as_json: bool) -> None:
+    """Run a sequence and print the counts. This works in a job that asked for a QPU: qsub -l qpu=1.
+
+    SEQUENCE.json holds what `Sequence.to_abstract_repr()` of Pulser returns; - reads it from stdin.
+    """
+    from warden import report  # noqa: PLC0415
+    from warden.client import QuantumResource  # noqa: PLC0415
+
+    text, number = _read(sequence), _shots(shots)
+    with QuantumResource() as resource:
+        task = resource.task_start(text, number)
+        try:
+            counts = resource.wait(task, watch=_progress() if sys.stderr.isatty() else None)
+        except KeyboardInterrupt:
+            resource.task_stop(task)
+            raise
+    if output is not None:
+        _write(output, counts)
+    if as_json:
+        console.print_json({"task": int(task), "shots": number, "counts": counts})
+    else:
+        click.echo(report.histogram(counts))
+
+
+@qpu.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("-l", "resources", multiple=True, metavar="NAME=VALUE", help="Ask for more: -l h_rt=0:10:00.")
+@click.option("--name", help="The job's name.")
+@click.option("--output", metavar="FILE", help="Where the job's output goes.")
+@click.option("--queue", help="Only this queue.")
+@click.option("--wait", is_flag=True, help="Wait for the job, print its output file's path, exit with its status.")
+@console.json_option
+def submit(
+    command: tuple[str, ...],
+    resources: tuple[str, ...],
+    name: str | None,
+    output: str | None,
+    queue: str | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Submit COMMAND as a job with one QPU, through DRMAA.
+
+    For instance: qpu submit -- qpu run sequence.json --shots 200
+    """
+    from gridengine.submission import JobTemplate, Session  # noqa: PLC0415
+
+    template = JobTemplate(
+        command=command[0],
+        args=command[1:],
+        resources={"qpu": "1", **dict(map(_request, resources))},
+        name=name or Path(command[0]).name,
+        output=output,
+        queue=queue,
+    )
+    with Session() as grid:
+        job = grid.submit(template)
+        if not wait:
+            _submitted(job.id, as_json=as_json)
+            return
+        click.echo(f"job {job.id} is submitted; waiting for it", err=True)
+        info = job.wait()
+    if as_json:
+        console.print_json(info)
+    elif info.exit_status is None:
+        raise console.Failure(f"job {job.id} did not end by itself: {info.signal or 'it was deleted or never ran'}")
+    else:
+        click.echo(f"job {job.id} ended with exit status {info.exit_status} after {info.wallclock:.1f} s")
+    sys.exit(info.exit_status if info.exit_status is not None else 1)
+
+
+@qpu.command()
+@click.argument("job", metavar="JOB")
+@console.json_option
+def why(job: str, as_json: bool) -> None:
+    """Say why a job waits: what Grid Engine says of it, and what the QPU is doing."""
+    from gridengine import jobs  # noqa: PLC0415
+    from warden import report  # noqa: PLC0415
+    from warden.model import WardenError  # noqa: PLC0415
+
+    found = jobs.job(job)
+    try:
+        with _client() as client:
+            answer = client.availability()
+            facts: dict[str, Any] = report.availability_facts(answer)
+            text = report.availability(answer)
+    except WardenError as error:
+        facts, text = {"state": "unknown", "reason": error.text}, f"state:            unknown ({error.text})"
+    if as_json:
+        console.print_json({"job": found, "qpu": facts})
+        return
+    asked = ", ".join(f"{name}={value}" for name, value in found.requests.items()) or "nothing in particular"
+    click.echo(f"job {found.id} ({console.one_line(found.name)}) of {found.owner} is {_state(found.state)}")
+    click.echo(f"it asks for {console.one_line(asked)}")
+    for reason in found.reasons:
+        click.echo(f"  {console.one_line(reason)}")
+    click.echo(text)
+
+
+@qpu.command()
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@console.json_option
+def tasks(limit: int, as_json: bool) -> None:
+    """List your tasks, newest first."""
+    from warden import report  # noqa: PLC0415
+
+    with _client() as client:
+        found = client.tasks(limit=limit)
+    if as_json:
+        console.print_json(found)
+    else:
+        click.echo(report.tasks(found))
+
+
+@qpu.command()
+@click.argument("task", metavar="TASK")
+def cancel(task: str) -> None:
+    """Stop a task of yours, whether it waits or runs."""
+    from warden.client import task_number  # noqa: PLC0415
+
+    with _client() as client:
+        stopped = client.task_stop(task_number(task))
+    click.echo(f"task {stopped.id} is {stopped.status}")
+
+
+def _client() -> Client:
+    from warden.client import Client  # noqa: PLC0415
+
+    return Client(endpoint=os.environ.get("WARDEN_ENDPOINT"), timeout=5.0)
+
+
+def _read(path: str) -> str:
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise console.Failure(f"cannot read the sequence {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise console.Failure(f"{path} is no text: write it with Sequence.to_abstract_repr()") from None
+
+
+def _shots(text: str) -> int:
+    from warden.client import check_shots  # noqa: PLC0415
+
+    try:
+        return check_shots(int(text))
+    except ValueError:
+        raise console.Failure(f"shots must be a whole number of at least 1, not {text!r}") from None
+
+
+def _write(path: Path, counts: dict[str, int]) -> None:
+    import json  # noqa: PLC0415
+
+    try:
+        path.write_text(json.dumps(counts) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise console.Failure(f"cannot write the counts to {path}: {error.strerror}") from None
+
+
+def _progress() -> Any:
+    """A line on the terminal that follows the task."""
+    from warden import report  # noqa: PLC0415
+
+    def show(task: Task) -> None:
+        end = "\n" if task.status.final else ""
+        click.echo(f"\r\033[K{report.task_line(task)}{end}", nl=False, err=True)
+
+    return show
+
+
+def _request(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals or not value:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="-l")
+    return name, value
+
+
+def _submitted(job: str, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json({"job": job})
+    else:
+        click.echo(f"job {job} is submitted; `qpu why {job}` says why it waits")
+
+
+def _state(letters: str) -> str:
+    words = {"qw": "waiting", "hqw": "held", "Rq": "waiting to be started again", "r": "running", "t": "starting"}
+    words |= {"Eqw": "in error", "dr": "being deleted"}
+    return f"{words[letters]} ({letters})" if letters in words else letters

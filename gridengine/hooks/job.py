@@ -1,0 +1,160 @@
+"""The job that a hook is run for, as far as it can be trusted, and the files through which a hook speaks to it.
+
+A hook runs as root with an environment that the job's owner has written. Trusted are the arguments, which Grid Engine
+fills in, and the few variables that it sets over whatever the user says (JOB_ID, SGE_JOB_SPOOL_DIR, SGE_ROOT,
+SGE_CELL and the ports); the spool is checked against the arguments all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from gridengine import jobs
+from warden.model import WardenError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_CELL = ("SGE_ROOT", "SGE_CELL", "SGE_QMASTER_PORT", "SGE_EXECD_PORT")
+# Grid Engine reads `environment` line by line into a buffer of 10000 bytes.
+_LONGEST = 9999
+
+
+class HookError(WardenError):
+    """The hook cannot work here: with these arguments, this spool, this disk."""
+
+    code = "hook"
+
+
+class HookJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One job, or one task of an array job, on this host."""
+
+    number: str
+    task: str
+    """Number of the array task; empty for other jobs."""
+    owner: str
+    uid: int
+    host: str
+    spool: Path
+    cell: dict[str, str]
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
+        """From `$job_id $ja_task_id $job_owner $host` and the environment.
+
+        Raises:
+            HookError: They do not agree with each other.
+        """
+        if len(arguments) != 4:  # noqa: PLR2004
+            raise HookError("wants four arguments: $job_id $ja_task_id $job_owner $host (`qpu-admin apply` sets them)")
+        number, task, owner, host = arguments
+        if not re.fullmatch(r"[0-9]{1,10}", number) or not re.fullmatch(r"[0-9]{1,10}|undefined", task):
+            raise HookError(f"was given {number!r} and {task!r} for a job and its task")
+        task = "" if task in {"0", "undefined"} else task
+        try:
+            uid = pwd.getpwnam(owner).pw_uid
+        except KeyError:
+            raise HookError(f"the job's owner {owner!r} has no account on {host}") from None
+        spool = Path(environment.get("SGE_JOB_SPOOL_DIR", ""))
+        if not spool.is_absolute() or spool.name != f"{number}.{task or 1}":
+            raise HookError(f"SGE_JOB_SPOOL_DIR is no spool of job {number}: {str(spool)!r}")
+        cell = {name: environment[name] for name in _CELL if name in environment}
+        job = cls(number=number, task=task, owner=owner, uid=uid, host=host, spool=spool, cell=cell)
+        said = job._config()
+        if (said.get("job_id"), said.get("job_owner")) != (number, owner):
+            raise HookError(f"{spool}/config is about another job than {number} of {owner}")
+        return job
+
+    @property
+    def name(self) -> str:
+        """What Warden knows the job by: the number, with the task's number in an array."""
+        return f"{self.number}.{self.task}" if self.task else self.number
+
+    def asked_for(self, resource: str, *, limit: float) -> bool:
+        """Whether the job requested `resource`, in the qmaster's own words: nothing here can be forged by its owner."""
+        value = jobs.hard_requests(self.number, environment=self.cell, limit=limit).get(resource)
+        return value is not None and value not in {"0", "0.000000"}
+
+    def export(self, variables: Mapping[str, str]) -> None:
+        """Put variables into the environment of the job and of its epilog.
+
+        Raises:
+            HookError: They cannot be written; the environment is as it was.
+        """
+        self._append("environment", "".join(_line(name, value) for name, value in variables.items()))
+
+    def exported(self, name: str) -> bool:
+        """Whether the job's environment has this variable, by whomever."""
+        text = self._read("environment")
+        return any(line.startswith(f"{name}=") for line in text.splitlines())
+
+    def explain(self, reason: str) -> None:
+        """Make `reason` what `qstat -j` shows of a job in error."""
+        self._append("error", reason[:_LONGEST] + "\n", owned_by_job=True)
+
+    def _config(self) -> dict[str, str]:
+        lines = (line.partition("=") for line in self._read("config").splitlines())
+        # The first one counts: users choose the values of later ones.
+        found: dict[str, str] = {}
+        for name, _, value in lines:
+            found.setdefault(name, value)
+        return found
+
+    def _read(self, name: str) -> str:
+        try:
+            descriptor = self._open(name, os.O_RDONLY)
+            with open(descriptor, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - it is open already
+                return file.read()
+        except OSError as error:
+            raise HookError(f"cannot read {self.spool / name}: {error.strerror}") from None
+
+    def _append(self, name: str, text: str, *, owned_by_job: bool = False) -> None:
+        """Append in place, all or nothing: a file that was replaced, or ends in half a line, would break the job."""
+        try:
+            descriptor = self._open(name, os.O_RDWR | os.O_APPEND, owned_by_job=owned_by_job)
+        except OSError as error:
+            raise HookError(f"cannot open {self.spool / name}: {error.strerror}") from None
+        try:
+            size = os.fstat(descriptor).st_size
+            data = text.encode()
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, size)
+                raise HookError(f"the disk of {self.spool} is full")
+        except OSError as error:
+            raise HookError(f"cannot write {self.spool / name}: {error.strerror}") from None
+        finally:
+            os.close(descriptor)
+
+    def _open(self, name: str, flags: int, *, owned_by_job: bool = False) -> int:
+        """Open a file of the spool that is a plain file and not the job owner's, whatever lies in its place."""
+        folder = os.open(self.spool, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(folder).st_uid == self.uid:
+                raise HookError(f"{self.spool} belongs to the job's owner")
+            descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+        finally:
+            os.close(folder)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or (found.st_uid == self.uid and not owned_by_job):
+            os.close(descriptor)
+            raise HookError(f"{self.spool / name} is not what Grid Engine made")
+        return descriptor
+
+
+def _line(name: str, value: str) -> str:
+    """A line of `environment`; Grid Engine makes a line break of a backslash and an n, and nothing escapes that."""
+    line = f"{name}={value}"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\\n" in value or not value.isprintable():
+        raise HookError(f"{name} cannot be put into a job's environment")
+    if len(line.encode()) > _LONGEST:
+        raise HookError(f"{name} is too long for a job's environment")
+    return line + "\n"
