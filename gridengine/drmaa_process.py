@@ -186,16 +186,13 @@ def _environment(ours: Mapping[str, str]) -> dict[str, str]:
     return environment
 
 
-def _packaged_cell(defaults: Path = Path("/etc/default/gridengine")) -> dict[str, str]:
-    """What Debian's commands take where the user has set nothing."""
-    try:
-        lines = defaults.read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: value.strip("\"'") for name, sign, value in (line.partition("=") for line in lines) if name in _CELL}
-
-
-_CELL = {"SGE_ROOT", "SGE_CELL"}
+def _packaged_cell() -> dict[str, str]:
+    """What Debian's own commands take where the user has set nothing."""
+    cell = {"SGE_ROOT": str(_PACKAGED_ROOT)} if (_PACKAGED_ROOT / "util").is_dir() else {}
+    with contextlib.suppress(OSError):
+        assignments = (line.partition("=") for line in _PACKAGED_DEFAULTS.read_text().splitlines())
+        cell |= {name: value.strip("\"'") for name, _, value in assignments if name in {"SGE_ROOT", "SGE_CELL"}}
+    return cell
 
 
 def _library(root: Path) -> Path:
@@ -212,4 +209,6 @@ def _library(root: Path) -> Path:
     )
 
 
+_PACKAGED_DEFAULTS = Path("/etc/default/gridengine")
+_PACKAGED_ROOT = Path("/var/lib/gridengine")
 _PACKAGED_LIBRARY = Path("/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0")

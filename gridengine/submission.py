@@ -214,8 +214,10 @@ class Session:
             return self._agent.call(name, **arguments)
 
     def _connected(self) -> Agent:
-        if self._agent is not None and self._agent.alive:
-            return self._agent
+        if self._agent is not None:
+            if self._agent.alive:
+                return self._agent
+            self._agent.kill()
         agent = Agent(self._time_limit)
         try:
             self.contact = agent.call("open", contact=self.contact)

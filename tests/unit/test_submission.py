@@ -377,12 +377,14 @@ def test_jobs_do_not_inherit_our_tunables(users: str | None, monkeypatch: pytest
 
 
 def test_cell_and_library_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = tmp_path / "gridengine"
-    defaults.write_text(
-        "# cell\nSGE_ROOT=/var/lib/gridengine\nSGE_CELL='default'\nSGE_ARCH=`\"$SGE_ROOT/util/arch\"`\n"
-    )
-    assert drmaa_process._packaged_cell(defaults) == {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": "default"}
-    assert drmaa_process._packaged_cell(tmp_path / "none") == {}
+    monkeypatch.setattr(drmaa_process, "_PACKAGED_DEFAULTS", tmp_path / "gridengine")
+    monkeypatch.setattr(drmaa_process, "_PACKAGED_ROOT", tmp_path / "packaged")
+    with pytest.raises(SubmissionError, match=r"SGE_ROOT is not set: source the settings\.sh"):
+        drmaa_process._environment({})
+    (tmp_path / "packaged" / "util").mkdir(parents=True)
+    assert drmaa_process._packaged_cell() == {"SGE_ROOT": str(tmp_path / "packaged")}
+    (tmp_path / "gridengine").write_text("# cell\nSGE_ROOT=/elsewhere\nSGE_CELL='default'\nSGE_ARCH=`util/arch`\n")
+    assert drmaa_process._packaged_cell() == {"SGE_ROOT": "/elsewhere", "SGE_CELL": "default"}
 
     root = tmp_path / "root"
     (root / "util").mkdir(parents=True)
@@ -398,10 +400,6 @@ def test_cell_and_library_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     environment = drmaa_process._environment({"SGE_ROOT": str(root), "HOME": "/home/alice"})
     assert environment["DRMAA_LIBRARY_PATH"] == str(root / "lib" / "lx-odd" / "libdrmaa.so")
     assert environment["HOME"] == "/home/alice"
-
-    monkeypatch.setattr(drmaa_process, "_packaged_cell", dict)
-    with pytest.raises(SubmissionError, match=r"SGE_ROOT is not set: source the settings\.sh"):
-        drmaa_process._environment({})
 
 
 @pytest.mark.parametrize(
