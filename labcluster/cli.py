@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 - what is imported up here is imported by `exec` too, which has to be quick
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,8 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return command(arguments)
-    except LabError as error:
+    except (LabError, OSError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return _EXEC_FAILED if command in {_exec, _shell} else 1
     except KeyboardInterrupt:

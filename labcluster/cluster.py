@@ -1,7 +1,6 @@
 """The handle on a cluster: set it up, run things on its hosts, take it down."""
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -9,15 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from labcluster import cell, files, kit, linux, network
 from labcluster.errors import BusyError, LabError, StepError
 from labcluster.hosts import Hosts
-from labcluster.layout import MASTER, MOST_NODES, host_names, state_home
+from labcluster.layout import MASTER, MOST_NODES, host_names, locked, state_home
+
+# Seconds for which `down` waits for an `up` that is just being ended.
+_PATIENCE = 30.0
 
 Say = Callable[[str], None]
 
@@ -44,7 +45,7 @@ class Cluster(Hosts):
         if not 1 <= nodes <= MOST_NODES:
             raise LabError(f"a cluster has 1 to {MOST_NODES} execution hosts, not {nodes}")
         os.umask(0o022)
-        with self._locked(wait=0) as lock:
+        with self._locked(0) as lock:
             if self.is_up():
                 self._check_same(nodes, with_kit=with_kit)
                 return False
@@ -58,7 +59,7 @@ class Cluster(Hosts):
 
     def down(self) -> bool:
         """End everything on the hosts and remove the cluster's folder; False if there was nothing."""
-        with self._locked(wait=30):
+        with self._locked(_PATIENCE):
             there = self.folder.exists()
             self._remove()
             return there
@@ -81,7 +82,7 @@ class Cluster(Hosts):
         self.logs.mkdir()
         for host in host_names(nodes):
             self.host_folder(host).mkdir(parents=True)
-        files.write_files(self)
+        files.write_files(self, lock)
         self._start_hosts(lock)
         network.connect(self)
         say("starting Grid Engine")
@@ -91,22 +92,25 @@ class Cluster(Hosts):
         self.record.write_text(json.dumps({"nodes": nodes, "kit": with_kit}) + "\n")
 
     def _start_hosts(self, lock: int) -> None:
-        # They inherit the lock until they hold their own, so no `down` can come too early to see them.
-        starts = {}
-        for host in self.hosts:
-            starts[host] = subprocess.Popen(
-                [sys.executable, "-I", str(Path(__file__).with_name("host.py"))],
-                stdin=subprocess.PIPE,
+        # They inherit the lock until they hold their own, so no `down` can come too early to see them. And what the
+        # terminal sends to end this process does not reach them: they are ended from here, or by `down`.
+        program = str(Path(__file__).with_name("host.py"))
+        starts = {
+            host: subprocess.Popen(
+                [sys.executable, "-IS", program, self.name, str(self.home), host, str(lock)],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 pass_fds=[lock],
+                start_new_session=True,
             )
-        for host, start in starts.items():
-            order = {"cluster": self.name, "home": str(self.home), "host": host, "lock": lock}
-            told, _ = start.communicate(json.dumps(order))
-            if told.strip() != "ready":
-                raise StepError(f"could not make host {host}: {told.strip()}")
+            for host in self.hosts
+        }
+        told = {host: start.communicate()[0].strip() for host, start in starts.items()}
+        for host, line in told.items():
+            if line != "ready":
+                raise StepError(f"could not make host {host}: {line}")
 
     def _stop_hosts(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -125,25 +129,10 @@ class Cluster(Hosts):
             self.record.unlink(missing_ok=True)
             shutil.rmtree(self.folder)
 
-    @contextlib.contextmanager
-    def _locked(self, wait: float) -> Iterator[int]:
-        self.lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            until = time.monotonic() + wait
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= until:
-                        raise BusyError(
-                            f"another lab command is at work on cluster {self.name}: wait for it, or end it"
-                        ) from None
-                    time.sleep(0.05)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _locked(self, limit: float) -> contextlib.AbstractContextManager[int]:
+        return locked(
+            self.lock, limit, f"another lab command is at work on cluster {self.name}: wait for it, or end it"
+        )
 
     # Grid Engine's and Warden's daemons
 

@@ -1,6 +1,5 @@
 """The files that a cluster's hosts see in the place of the machine's."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,12 +15,19 @@ BROKER_USER = "warden"
 _BROKER_UID = 990
 _FIRST_PERSON = 1000
 _NOBODY = 65534
+# In Grid Engine's root: links to the packages' programs, beside the machine's own cell.
+_PROGRAMS = ("bin", "lib", "utilbin", "util")
 
 
-def write_files(layout: Layout) -> None:
-    """Fill a new cluster's folder; `hosts/*` must exist."""
+def write_files(layout: Layout, lock: int) -> None:
+    """Fill a new cluster's folder; `hosts/*` must exist, and `lock` is the cluster's, held."""
+    # Copies of the machine's: what runs on the hosts is the machine's software, with its settings.
+    _copy("/etc", layout.etc, lock)
     _write_etc(layout)
     _write_homes(layout)
+    layout.cell.mkdir()
+    for name in _PROGRAMS:
+        _copy(f"{CELL_ENVIRONMENT['SGE_ROOT']}/{name}", layout.cell / name, lock)
     _write_cell(layout)
     layout.commands.mkdir()
     for host in layout.hosts:
@@ -29,11 +35,15 @@ def write_files(layout: Layout) -> None:
         _write_var(layout, host)
 
 
-def _write_etc(layout: Layout) -> None:
-    # A copy of the machine's: what runs on the hosts is the machine's software, with its settings.
-    copied = subprocess.run(["cp", "-a", "/etc", layout.etc], capture_output=True, text=True, check=False)
+def _copy(source: str, target: Path, lock: int) -> None:
+    # The copy holds the lock too: should this process be killed, `down` waits for it to end.
+    command = ["cp", "-a", source, str(target)]
+    copied = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[lock])
     if copied.returncode:
-        raise StepError(f"could not copy /etc for the cluster's hosts: {copied.stderr.strip()}")
+        raise StepError(f"could not copy {source} for the cluster's hosts: {copied.stderr.strip()}")
+
+
+def _write_etc(layout: Layout) -> None:
     _write_accounts(layout.etc)
     hosts = "".join(f"{address(host)}\t{host}\n" for host in layout.hosts)
     _replace(layout.etc / "hosts", f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{hosts}")
@@ -90,20 +100,12 @@ def _write_homes(layout: Layout) -> None:
 
 
 def _write_cell(layout: Layout) -> None:
-    # The packages' root is a folder of links to their programs beside one with the machine's own cell.
-    layout.cell.mkdir()
-    subprocess.run(["cp", "-a", *_program_links(), layout.cell], check=True)
     common = layout.cell / "default" / "common"
     common.mkdir(parents=True)
     shutil.copy("/usr/share/gridengine/default-bootstrap", common / "bootstrap")
     (common / "act_qmaster").write_text(f"{MASTER}\n")
     for path in (layout.cell, layout.cell / "default", common, *common.iterdir()):
         shutil.chown(path, "sgeadmin", "sgeadmin")
-
-
-def _program_links() -> list[str]:
-    root = Path(CELL_ENVIRONMENT["SGE_ROOT"])
-    return [str(root / name) for name in ("bin", "lib", "utilbin", "util")]
 
 
 def _write_var(layout: Layout, host: str) -> None:
@@ -142,8 +144,3 @@ def _replace(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     path.unlink(missing_ok=True)
     path.touch(mode=mode)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def write_record(layout: Layout, *, kit: bool) -> None:
-    """Say that the cluster is complete; after this it is up."""
-    layout.record.write_text(json.dumps({"nodes": len(layout.hosts) - 1, "kit": kit}) + "\n")

@@ -1,9 +1,8 @@
 """Becoming a host: new namespaces, the host's own view of the file system, and a first process that waits.
 
-Run as a program by `start_hosts`: `python -I host.py`, told by one line of JSON on its standard input.
+Run as a program when a cluster is set up: `python -IS host.py CLUSTER HOME HOST LOCK`.
 """
 
-import json
 import os
 import signal
 import sys
@@ -26,8 +25,8 @@ _FRESH = {
 
 def main() -> int:  # noqa: RET503 - the last call does not return
     """Fork the host's first process, which reports on standard output and then only waits."""
-    order = json.load(sys.stdin)
-    layout, host = Layout(order["cluster"], Path(order["home"])), str(order["host"])
+    cluster, home, host, lock = sys.argv[1:]
+    layout = Layout(cluster, Path(home))
     try:
         linux.unshare(linux.EVERY_NAMESPACE)
     except PermissionError as error:
@@ -36,7 +35,7 @@ def main() -> int:  # noqa: RET503 - the last call does not return
     if os.fork():
         return 0
     try:
-        _become(layout, host, inherited_lock=int(order["lock"]))
+        _become(layout, host, inherited_lock=int(lock))
     except OSError as error:
         print(f"{host}: {error}", flush=True)
         return 1

@@ -50,7 +50,7 @@ class Hosts(Layout):
         stderr: int | IO[str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start a command; signals sent to the process reach it, and it ends when the process does."""
-        lab = [sys.executable, "-I", str(_LAB), "exec", "--name", self.name, "--user", user, host, "--"]
+        lab = [sys.executable, "-IS", str(_LAB), "exec", "--name", self.name, "--user", user, host, "--"]
         return subprocess.Popen(
             [*lab, *argv],
             stdin=stdin,
@@ -91,9 +91,8 @@ class Hosts(Layout):
                 out, err = process.communicate(input, timeout)
             except subprocess.TimeoutExpired:
                 process.kill()
-                raise StepError(
-                    f"{' '.join(argv)} on {host} took longer than {timeout:g} s{last_lines(self.log(host, log) if log else None)}"
-                ) from None
+                said = last_lines(self.log(host, log) if log else None)
+                raise StepError(f"{' '.join(argv)} on {host} took longer than {timeout:g} s{said}") from None
             except BaseException:
                 process.kill()
                 raise

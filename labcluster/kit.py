@@ -1,22 +1,20 @@
 """The kit on a cluster: its virtual environment, its configuration, Warden and the QPU's worker."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from labcluster import cell
 from labcluster.errors import StepError
 from labcluster.files import BROKER_USER
 from labcluster.hosts import Hosts, last_lines
-from labcluster.layout import MASTER, Layout
+from labcluster.layout import MASTER, Layout, locked
 
 CONFIG = "/etc/warden/warden.toml"
 
@@ -30,7 +28,7 @@ _LEASH = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kil
 
 def install(layout: Layout, say: Callable[[str], None]) -> None:
     """Bring the environment of the kit up to date with this tree; nothing to do if it is."""
-    with _locked(layout):
+    with locked(layout.home / "locks" / ".kit"):
         wanted = _fingerprint()
         stamp = layout.kit / "installed-from"
         if stamp.exists() and stamp.read_text() == wanted:
@@ -43,9 +41,9 @@ def install(layout: Layout, say: Callable[[str], None]) -> None:
             shutil.rmtree(layout.kit, ignore_errors=True)
             layout.kit.mkdir(parents=True)
             begun.touch()
-            _logged([_PYTHON, "-m", "venv", str(layout.kit)], log)
+            logged([_PYTHON, "-m", "venv", str(layout.kit)], log, "the kit")
             # What the kit is built with stays, so that installing it again needs no network.
-            _pip(layout, log, "install", "hatchling>=1.27")
+            _pip(layout, log, "install", "hatchling>=1.27", "setuptools", "wheel")
         else:
             say("installing the changed kit")
             begun.touch()
@@ -122,18 +120,6 @@ def _restart_execd(cluster: Hosts, node: str) -> None:
     cell.start_execd(cluster, node)
 
 
-@contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
-    path = layout.home / "locks" / ".kit"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _fingerprint() -> str:
     """A hash over everything that goes into the kit's wheel."""
     digest = hashlib.sha256()
@@ -148,10 +134,11 @@ def _fingerprint() -> str:
 
 
 def _pip(layout: Layout, log: Path, *arguments: str) -> None:
-    _logged([str(layout.kit / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "-q", *arguments], log)
+    logged([str(layout.kit / "bin" / "pip"), "--disable-pip-version-check", "-q", *arguments], log, "the kit")
 
 
-def _logged(argv: list[str], log: Path) -> None:
+def logged(argv: list[str], log: Path, what: str) -> None:
+    """Run a step of installing something, with its output in a log; StepError if it fails."""
     # pip keeps the machine's settings, but not those of an environment that this process happens to run in.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
     with log.open("a") as output:
@@ -159,4 +146,4 @@ def _logged(argv: list[str], log: Path) -> None:
             [*_LEASH, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, check=False
         )
     if done.returncode:
-        raise StepError(f"could not install the kit{last_lines(log)}")
+        raise StepError(f"could not install {what}{last_lines(log)}")

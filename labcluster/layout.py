@@ -1,14 +1,20 @@
 """Where a cluster's things are on the machine, and what its hosts are called."""
 
+import contextlib
+import fcntl
+import math
 import os
 import re
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labcluster.errors import LabError, NotUpError
+from labcluster.errors import BusyError, LabError, NotUpError
 
 MASTER = "master"
 MOST_NODES = 200
+_POLL = 0.05
 
 
 def state_home() -> Path:
@@ -115,3 +121,27 @@ def host_names(nodes: int) -> tuple[str, ...]:
 def address(host: str) -> str:
     """The host's address, the same in every cluster: they do not see each other."""
     return "10.77.0.1" if host == MASTER else f"10.77.0.{10 + host_number(host)}"
+
+
+@contextlib.contextmanager
+def locked(path: Path, limit: float = math.inf, busy: str = "") -> Iterator[int]:
+    """Hold a file's lock, after at most `limit` seconds, or raise BusyError; gives the lock's descriptor."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        until = time.monotonic() + limit
+        while not _flocked(descriptor):
+            if time.monotonic() >= until:
+                raise BusyError(busy)
+            time.sleep(_POLL)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _flocked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

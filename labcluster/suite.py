@@ -1,0 +1,85 @@
+"""./lab test: run tox, in an environment of its own, and say in one line what came of it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from labcluster.kit import logged
+from labcluster.layout import locked, state_home
+
+_TREE = Path(__file__).resolve().parent.parent
+_TOX = "tox>=4.23"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run tox on some environments, or on all; its exit status.
+
+    `arguments` are the names of environments, and whatever else tox takes.
+    """
+    tox = _install_tox()
+    results = _TREE / ".tox" / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    command = [str(tox), "run", "--result-json", str(results / "tox.json"), *_tox_arguments(arguments)]
+    tests = subprocess.Popen(command, cwd=_TREE, stdin=subprocess.DEVNULL, env=_environment())
+    try:
+        status = tests.wait()
+    except KeyboardInterrupt:
+        # The key has reached tox as well; it first lets the tests take their clusters down.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        status = tests.wait()
+    print(_summary(results), flush=True)
+    return status
+
+
+def _install_tox() -> Path:
+    folder = state_home() / "tox"
+    tox = folder / "bin" / "tox"
+    with locked(state_home() / "locks" / ".tox"):
+        if not tox.exists():
+            print("lab: installing tox", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            log = state_home() / "tox.log"
+            log.unlink(missing_ok=True)
+            logged(["/usr/bin/python3", "-m", "venv", str(folder)], log, "tox")
+            logged([str(folder / "bin" / "pip"), "--disable-pip-version-check", "-q", "install", _TOX], log, "tox")
+    return tox
+
+
+def _tox_arguments(arguments: Sequence[str]) -> list[str]:
+    """Names of environments made into the option that tox wants; everything from the first option on as it is."""
+    first = next((n for n, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    names, options = arguments[:first], arguments[first:]
+    return [*(["-e", ",".join(names)] if names else []), *options]
+
+
+def _environment() -> dict[str, str]:
+    # An environment that the caller stands in must not lend tox its Python.
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "TOX_"))}
+
+
+def _summary(results: Path) -> str:
+    counts: Counter[str] = Counter()
+    for report in results.glob("*.xml"):
+        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest wrote it just now
+            counts.update({name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")})
+    failed = counts["failures"] + counts["errors"]
+    parts = [f"{counts['tests'] - failed - counts['skipped']} passed", f"{failed} failed"]
+    if counts["skipped"]:
+        parts.append(f"{counts['skipped']} skipped")
+    checks = [name for name in _failed_environments(results) if not (results / f"{name}.xml").exists()]
+    return ", ".join(parts) + "".join(f"; {name} failed" for name in checks)
+
+
+def _failed_environments(results: Path) -> list[str]:
+    try:
+        environments = json.loads((results / "tox.json").read_text())["testenvs"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return []
+    return [name for name, told in environments.items() if told.get("result", {}).get("success") is False]
