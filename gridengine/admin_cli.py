@@ -49,7 +49,7 @@ def apply(config: Path, as_json: bool) -> None:
     fresh = deployment.new_sensors(changes)
     if fresh and commands.version().flavour is Flavour.SGE:
         where = "all execution hosts" if "global" in fresh else ", ".join(fresh)
-        click.echo(f"now restart sge_execd on {where}: it starts a new load sensor only then (jobs live on)", err=True)
+        click.echo(f"now restart sge_execd on {where}: it starts a new load sensor only then", err=True)
 
 
 @main.command("remove")

@@ -164,6 +164,11 @@ _SIGNS: tuple[tuple[type[GridEngineError], tuple[str, ...], str], ...] = (
         "a manager of the cell, on an admin host, may",
     ),
     (
+        GridEngineError,
+        ("is still referenced in",),
+        "take it out there first: qconf -me HOST, -mq QUEUE or -mrqs",
+    ),
+    (
         UnknownObjectError,
         (
             "(does|do) not exist",
@@ -188,6 +193,7 @@ def failure(command: str, status: int, output: Output) -> GridEngineError:
 
 
 def _brief(text: str) -> str:
-    """The first lines of what Grid Engine says as one; a usage text of a hundred lines is of no use."""
-    lines = [line.strip().removeprefix("error: ") for line in text.splitlines() if line.strip()]
-    return "; ".join(lines[:3])
+    """Make one line of the first that matter; a usage text of a hundred lines is of no use, nor is what went well."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    refusals = [line for line in lines if line.startswith(("error: ", "denied: "))]
+    return "; ".join(line.removeprefix("error: ").rstrip(".") for line in (refusals or lines)[:3])

@@ -9,14 +9,15 @@ from __future__ import annotations
 import enum
 import re
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gridengine import commands, jobs, qconf_text
 from gridengine.resources import NAMES, Complex, Flavour, complexes, parse_table, render_table, values
-from warden.model import ConflictError, WardenError
+from warden.model import ConfigurationError, ConflictError, WardenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,8 @@ SENSOR = "qpu-load-sensor"
 HOOKS = {"prolog": "qpu-prolog", "epilog": "qpu-epilog"}
 # Grid Engine fills these in itself, so a hook can trust them.
 _ARGUMENTS = "$job_id $ja_task_id $job_owner $host"
+# An execd drops the values of a sensor that was taken from it with its next load report, each 40 s by default.
+_SILENCE_LIMIT = 120.0
 
 
 class Kind(enum.StrEnum):
@@ -140,15 +143,14 @@ def read_actual(settings: GridEngineSection) -> State:
         GridEngineError: It does not answer, or knows no such queue or host.
     """
     found = {Item(Kind.COMPLEX, "", entry.name): entry.line() for entry in _read_table() if entry.name in NAMES}
-    for name, value in qconf_text.pairs(_show("-se", "global").get("complex_values", "NONE")).items():
-        if name in NAMES:
-            found[Item(Kind.VALUE, "global", name)] = value
+    fixed = _read_values("global")
+    found |= {Item(Kind.VALUE, "global", name): value for name, value in fixed.items() if name in NAMES}
     for place in settings.sensor_hosts:
         own = qconf_text.names(qconf_text.settings(_read_configuration(place)).get("load_sensor", "none"))
-        found.update({Item(Kind.SENSOR, place, "load_sensor"): path for path in own if _is_sensor(path)})
+        found |= {Item(Kind.SENSOR, place, "load_sensor"): path for path in own if _is_sensor(path)}
     for queue in settings.queues:
-        shown = _show("-sq", queue)
-        found.update({Item(Kind.HOOK, queue, hook): shown[hook] for hook in HOOKS if not _none(shown[hook])})
+        hooks = {Item(Kind.HOOK, queue, hook): _read_hook(queue, hook) for hook in HOOKS}
+        found |= {item: text for item, text in hooks.items() if text is not None}
     return found
 
 
@@ -160,15 +162,15 @@ def apply(changes: Sequence[Change]) -> None:
         GridEngineError: Grid Engine refuses.
     """
     _refuse_while_asked_for(changes)
-    done: list[list[Change]] = []
+    begun: list[list[Change]] = []
     try:
         for batch in _batches(changes):
+            begun.append(batch)
             _execute(batch)
-            done.append(batch)
     except (WardenError, KeyboardInterrupt) as error:
         text = error.text if isinstance(error, WardenError) else "interrupted"
         try:
-            for batch in reversed(done):
+            for batch in reversed(begun):
                 _execute([change.undone() for change in reversed(batch)])
         except WardenError as second:
             raise commands.GridEngineError(
@@ -202,6 +204,7 @@ def _batches(changes: Sequence[Change]) -> list[list[Change]]:
 
 
 def _execute(batch: Sequence[Change]) -> None:
+    """Make changes of one kind. What is so already is not written: undoing must work where doing was refused."""
     change = batch[0]
     kind = change.item.kind
     if kind is Kind.COMPLEX:
@@ -220,12 +223,16 @@ def _write_table(changes: Sequence[Change]) -> None:
     So it is fetched fresh, and afterwards nothing but ours may differ.
     """
     ours = {change.item.name: change.after for change in changes}
-    table = [entry for entry in _read_table() if entry.name not in ours]
+    before = _read_table()
+    table = [entry for entry in before if entry.name not in ours]
     if not {"slots", "hostname", "qname"} <= {entry.name for entry in table}:
         raise commands.GridEngineError(
             "qconf -sc shows a table without Grid Engine's own complexes; nothing was written"
         )
     table += [Complex.parse(line) for line in ours.values() if line is not None]
+    if set(before) == set(table):
+        return
+    _await_silence({name for name, line in ours.items() if line is None})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "complexes"
         path.write_text(render_table(table), encoding="utf-8")
@@ -239,14 +246,28 @@ def _write_table(changes: Sequence[Change]) -> None:
         raise ConflictError("the complexes are not what was written: somebody changes them too, see qconf -sc")
 
 
+def _await_silence(names: set[str]) -> None:
+    """Wait until no load value refers to these complexes any more; Grid Engine does not delete them before."""
+    end = time.monotonic() + _SILENCE_LIMIT
+    while reported := sorted(names & _read_values("global", "load_values").keys()):
+        if time.monotonic() > end:
+            raise commands.GridEngineError(
+                f"Grid Engine still holds load values of {', '.join(reported)}: a host that ran our load sensor is down; "
+                "start its sge_execd, or restart sge_qmaster, and try again"
+            )
+        time.sleep(1)
+
+
 def _write_value(change: Change) -> None:
     name, place = change.item.name, change.item.place
+    now = _read_values(place).get(name)
+    if now == change.after:
+        return
     if change.after is None:
         commands.run("qconf", "-dattr", "exechost", "complex_values", name, place)
     else:
         commands.run("qconf", "-mattr", "exechost", "complex_values", f"{name}={change.after}", place)
-    now = qconf_text.pairs(_show("-se", place).get("complex_values", "NONE")).get(name)
-    _expect(change.item, now, change.after)
+    _expect(change.item, _read_values(place).get(name), change.after)
 
 
 def _write_sensor(change: Change) -> None:
@@ -266,12 +287,13 @@ def _write_sensor(change: Change) -> None:
 
 def _write_hook(change: Change) -> None:
     queue, hook = change.item.place, change.item.name
-    now = _show("-sq", queue)[hook]
+    now = _read_hook(queue, hook)
+    if now == change.after:
+        return
     # Of all that can be overwritten, another's prolog would be missed most.
-    _expect(change.item, None if _none(now) else now, change.before)
+    _expect(change.item, now, change.before)
     commands.run("qconf", "-rattr", "queue", hook, change.after or "NONE", queue)
-    now = _show("-sq", queue)[hook]
-    _expect(change.item, None if _none(now) else now, change.after)
+    _expect(change.item, _read_hook(queue, hook), change.after)
 
 
 def _read_table() -> list[Complex]:
@@ -288,7 +310,7 @@ def _read_configuration(place: str) -> str:
     except commands.UnknownObjectError as error:
         if "not defined" in error.text:
             return ""
-        raise
+        raise ConfigurationError(f"correct gridengine.sensor_hosts: {error.text}") from None
 
 
 def _write_configuration(place: str, before: str, after: str) -> None:
@@ -306,8 +328,17 @@ def _write_configuration(place: str, before: str, after: str) -> None:
         raise ConflictError(f"configuration {place} is not what was written: somebody changes it too (qconf -sconf)")
 
 
-def _show(option: str, name: str) -> dict[str, str]:
-    return qconf_text.settings(commands.run("qconf", option, name).stdout)
+def _read_values(host: str, kind: str = "complex_values") -> dict[str, str]:
+    shown = qconf_text.settings(commands.run("qconf", "-se", host).stdout)
+    return qconf_text.pairs(shown.get(kind, "NONE"))
+
+
+def _read_hook(queue: str, hook: str) -> str | None:
+    try:
+        text = qconf_text.settings(commands.run("qconf", "-sq", queue).stdout).get(hook, "NONE")
+    except commands.UnknownObjectError:
+        raise ConfigurationError(f"Grid Engine has no queue {queue}: correct gridengine.queues") from None
+    return None if text.upper() == "NONE" else text
 
 
 def _foreign_sensors(text: str) -> list[str]:
@@ -319,13 +350,8 @@ def _is_sensor(path: str) -> bool:
     return path.rpartition("/")[2] == SENSOR
 
 
-def _none(text: str) -> bool:
-    return text.upper() == "NONE"
-
-
-T = TypeVar("T")
-
-
-def _expect(item: Item, now: T, expected: T) -> None:
+def _expect(item: Item, now: str | None, expected: str | None) -> None:
     if now != expected:
-        raise ConflictError(f"{item} is {now!r} where {expected!r} was expected: somebody changes it too; try again")
+        raise ConflictError(
+            f"{item} is {now or 'NONE'} where {expected or 'NONE'} was expected: somebody changes it too; try again"
+        )

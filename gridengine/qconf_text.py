@@ -6,8 +6,9 @@ import re
 
 
 def settings(text: str) -> dict[str, str]:
-    """Read what `qconf -sconf`, `-sq` or `-se` shows; continued lines are joined with a blank."""
-    joined = re.sub(r"\s*\\\n\s*", " ", text)
+    """Read what `qconf -sconf`, `-sq` or `-se` shows, where long values go on in the next line."""
+    # Lists are broken after a comma, which stands without a blank when the list is short enough; words at a blank.
+    joined = re.sub(r"\s*\\\n\s*", " ", re.sub(r",\s*\\\n\s*", ",", text))
     lines = (line.split(None, 1) for line in joined.splitlines() if line.strip() and not line.startswith("#"))
     return {parts[0]: parts[1].strip() if len(parts) > 1 else "" for parts in lines}
 
