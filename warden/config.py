@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from warden.calibration import Calendar, Rule
-from warden.model import SECOND, ConfigurationError, State
+from warden.model import SECOND, ConfigurationError, Micros, State
 from warden.qpu.timing import Timing
 
 DEFAULT_PATH = Path("/etc/warden/warden.toml")
@@ -164,14 +164,18 @@ def load_section(path: Path, name: str, kind: type[S]) -> S:
     return _check(_read(path).get(name, {}), kind, path, f"{name}.")
 
 
-def duration(value: Any) -> Duration:
-    """Read a duration: a number of seconds, or numbers with units."""
+def duration(value: Any) -> Micros:
+    """Read a duration: a number of seconds, or numbers with units.
+
+    Raises:
+        ValueError: It is none.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**10:
-        return Duration(round(value * SECOND))
+        return round(value * SECOND)
     if isinstance(value, str):
         parts = _DURATION.findall(value)
         if parts and "".join(number + unit for number, unit in parts) == value.replace(" ", ""):
-            return Duration(round(sum(float(number) * _UNITS[unit] for number, unit in parts)))
+            return round(sum(float(number) * _UNITS[unit] for number, unit in parts))
     raise ValueError(f"{value!r} is no duration: write seconds, or for instance '90s', '3min', '1h30min'")
 
 
@@ -193,7 +197,7 @@ def _check(document: Any, kind: type[S], path: Path, prefix: str = "") -> S:
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is Duration:
-        return duration(value)
+        return Duration(duration(value))
     if kind is Path:
         if not isinstance(value, str) or not value.startswith("/"):
             raise ValueError(f"{value!r} is no absolute path")
