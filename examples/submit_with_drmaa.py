@@ -16,8 +16,6 @@ def main() -> None:
         args=("run", str(sequence), "--shots", "200"),
         resources={"qpu": 1},
         name=sequence.stem,
-        output="$JOB_NAME.o$JOB_ID",
-        error="$JOB_NAME.e$JOB_ID",
     )
     with Session() as grid:
         job = grid.submit(template)

@@ -66,7 +66,7 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
     signal: str
     """The signal that killed the job (`SIGKILL`), or empty."""
     aborted: bool
-    """Whether it was deleted, or failed before its command ran."""
+    """Whether it was deleted, or could not start. A job from DRMAA does not stay in the queue in error: it ends."""
     wallclock: float
     """Seconds that the job took on its host."""
     resource_usage: dict[str, str]
@@ -91,8 +91,9 @@ class JobTemplate(msgspec.Struct, frozen=True, kw_only=True):
     """What `-l` asks for: `{"qpu": 1, "h_rt": "0:10:00"}`."""
     name: str | None = None
     output: str | None = None
-    """The file for the job's stdout; a relative path starts at the working directory. None: as qsub does."""
+    """The file for the job's stdout; a relative path starts at the working directory. None: NAME.oID there."""
     error: str | None = None
+    """As `output`. None: NAME.eID."""
     working_directory: str | None = None
     """None: the current directory of the process that submits."""
     queue: str | None = None
