@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         "nodes", nargs="?", type=int, default=2, metavar="N", help=f"execution hosts, 1 to {MOST_NODES} (2)"
     )
     up.add_argument("--bare", action="store_true", help="Grid Engine alone, without the kit, Warden and the QPU")
+    up.add_argument(
+        "--shot-rate", type=float, default=0, metavar="R", help="shots a second of the QPU (0: as fast as it can)"
+    )
     add("down", _down, "End everything on a cluster and remove it.")
     for name, function, text, words in (
         ("exec", _exec, "Run a command on a host; its exit status and output are this command's.", " CMD..."),
@@ -57,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("rest", nargs=argparse.REMAINDER, metavar=f"HOST{words}", help="master, node1, node2 ...")
         sub.set_defaults(parser=sub)
     add("status", _status, "Show what stands, and where its logs are.")
-    add("demo", _demo, "Set up a cluster of its own and show jobs that use the QPU.")
+    demo = add("demo", _demo, "Set up a cluster of its own and show jobs that use the QPU.")
+    demo.set_defaults(name="demo")
     test = add("test", _test, "Run the tests through tox and sum them up.")
     test.add_argument(
         "rest", nargs=argparse.REMAINDER, metavar="ENV", help="lint, types, py311 ... cluster, interop (all)"
@@ -69,7 +73,7 @@ def _up(arguments: argparse.Namespace) -> int:
     from labcluster.cluster import Cluster
 
     cluster = Cluster(arguments.name)
-    if cluster.up(arguments.nodes, with_kit=not arguments.bare, say=_say):
+    if cluster.up(arguments.nodes, with_kit=not arguments.bare, shot_rate=arguments.shot_rate, say=_say):
         _say(f"cluster {cluster.name} is up: {', '.join(cluster.hosts)}; try ./lab exec{cluster.option} master qhost")
     else:
         _say(f"cluster {cluster.name} is up already")

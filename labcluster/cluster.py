@@ -37,8 +37,10 @@ class Cluster(Hosts):
         folders = state_home() / "clusters"
         return [cls(path.name) for path in sorted(folders.iterdir())] if folders.exists() else []
 
-    def up(self, nodes: int = 2, *, with_kit: bool = True, say: Say = _silent) -> bool:
+    def up(self, nodes: int = 2, *, with_kit: bool = True, shot_rate: float = 0, say: Say = _silent) -> bool:
         """Set the cluster up; False if it is up already, as asked for.
+
+        The emulated QPU delivers `shot_rate` shots a second; 0: as fast as it can.
 
         What fails is taken down again, except for the logs.
         """
@@ -51,7 +53,7 @@ class Cluster(Hosts):
                 return False
             self._remove()
             try:
-                self._build(nodes, lock, with_kit=with_kit, say=say)
+                self._build(nodes, lock, with_kit=with_kit, shot_rate=shot_rate, say=say)
             except BaseException:
                 self._stop_hosts()
                 raise
@@ -73,7 +75,7 @@ class Cluster(Hosts):
             what = f"{record['nodes']} execution hosts, {'with' if record['kit'] else 'without'} the kit"
             raise BusyError(f"cluster {self.name} is up with {what}: run ./lab down{self.option} first")
 
-    def _build(self, nodes: int, lock: int, *, with_kit: bool, say: Say) -> None:
+    def _build(self, nodes: int, lock: int, *, with_kit: bool, shot_rate: float, say: Say) -> None:
         if with_kit:
             kit.install(self, say)
         say(f"setting up {MASTER} and {nodes} execution host{'s' if nodes > 1 else ''}")
@@ -88,7 +90,7 @@ class Cluster(Hosts):
         say("starting Grid Engine")
         cell.start_cell(self)
         if with_kit:
-            kit.start(self, say)
+            kit.start(self, shot_rate, say)
         self.record.write_text(json.dumps({"nodes": nodes, "kit": with_kit}) + "\n")
 
     def _start_hosts(self, lock: int) -> None:

@@ -63,11 +63,12 @@ def link_commands(layout: Layout) -> None:
     python.chmod(0o755)
 
 
-def start(cluster: Hosts, say: Callable[[str], None]) -> None:
+def start(cluster: Hosts, shot_rate: float, say: Callable[[str], None]) -> None:
     """Start Warden, tell Grid Engine about the QPU, and wait until both say that it is ready."""
     say("starting Warden and the QPU")
     link_commands(cluster)
-    shutil.copy(Path(__file__).with_name("warden.toml"), cluster.etc / "warden" / "warden.toml")
+    template = Path(__file__).with_name("warden.toml").read_text()
+    (cluster.etc / "warden" / "warden.toml").write_text(template.replace("@SHOT_RATE@", f"{shot_rate:g}"))
     cluster.run(MASTER, ["install", "-d", "-o", BROKER_USER, "-g", BROKER_USER, "/run/warden"])
     cluster.run(MASTER, ["warden", "keys", "--config", CONFIG], user=BROKER_USER)
     start_broker(cluster)
