@@ -253,7 +253,7 @@ def _await_silence(names: set[str]) -> None:
         if time.monotonic() > end:
             raise commands.GridEngineError(
                 f"Grid Engine still holds load values of {', '.join(reported)}: a host that ran our load sensor is down; "
-                "start its sge_execd, or restart sge_qmaster, and try again"
+                "start its sge_execd and try again"
             )
         time.sleep(1)
 
