@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,9 +11,11 @@ import msgspec
 from warden.model import HORIZON, ConfigurationError, Micros, State, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 _FOREVER: Micros = 2**62
+# Windows that are followed one after the other before we believe that they never leave a gap.
+_PARTS = 10_000
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,37 +54,46 @@ class Calendar(msgspec.Struct, frozen=True):
 
     def windows(self, time: Micros, until: Micros) -> list[Window]:
         """Windows that end after `time` and start before `until`, in order, overlapping and touching ones joined."""
-        found = [w for w in self.single if (w.end is None or w.end > time) and w.start < until]
-        for rule in self.rules:
-            for window in rule.windows(time):
-                if window.start >= until:
-                    break
-                found.append(window)
-        return _joined(found)
+        return list(itertools.takewhile(lambda window: window.start < until, self._joined(time)))
 
     def block(self, time: Micros) -> Window | None:
-        """The window that covers `time`, if any, with all that follows it without a gap."""
-        covering = [w for w in self.windows(time, time + 1) if w.covers(time)]
-        return self._whole(covering[0]) if covering else None
+        """The window that covers `time`, if any, with all that follows it without a gap; its kind is that of `time`."""
+        whole = next(self._joined(time), None)
+        if whole is None or not whole.covers(time):
+            return None
+        covering = list(itertools.takewhile(lambda window: window.start <= time, self._all(time)))
+        told = next((window for window in covering if window.kind is State.MAINTENANCE), covering[0])
+        return msgspec.structs.replace(whole, kind=told.kind, reason=told.reason)
 
     def next(self, time: Micros) -> Window | None:
         """The first window that opens after `time` (after the block that covers `time`) and within HORIZON."""
-        block = self.block(time)
-        if block is not None:
-            return None if block.end is None else self.next(block.end)
-        opening = [w for w in self.single if w.start >= time]
-        opening += [next(w for w in rule.windows(time) if w.start >= time) for rule in self.rules]
-        first = min(opening, key=_order, default=None)
-        return None if first is None or first.start > time + HORIZON else self._whole(first)
-
-    def _whole(self, window: Window) -> Window:
-        """The window, prolonged by those that it runs into; rules that never leave a gap are followed for HORIZON."""
-        while window.end is not None and window.end < window.start + HORIZON:
-            longer = self.windows(window.start, window.end + 1)[0]
-            if longer.end == window.end:
+        for window in self._joined(time):
+            if not window.covers(time):
+                return window if window.start <= time + HORIZON else None
+            if window.end is None:
                 break
-            window = longer
-        return window
+            time = max(time, window.end - 1)
+        return None
+
+    def _joined(self, time: Micros) -> Iterator[Window]:
+        """Windows that end after `time`, overlapping and touching ones joined; ends where the end of one is unknown."""
+        whole, parts = None, 0
+        for window in self._all(time):
+            if whole is None or window.start > _end(whole):
+                if whole is not None:
+                    yield whole
+                whole, parts = window, 1
+            else:
+                whole, parts = msgspec.structs.replace(whole, end=_later(whole, window).end), parts + 1
+            if whole.end is None or parts == _PARTS:
+                break
+        if whole is not None:
+            yield whole
+
+    def _all(self, time: Micros) -> Iterator[Window]:
+        """The windows that end after `time`, one by one, by their start."""
+        single = sorted((window for window in self.single if _end(window) > time), key=_order)
+        return heapq.merge(single, *(rule.windows(time) for rule in self.rules), key=_order)
 
     def with_window(self, window: Window) -> Calendar:
         return msgspec.structs.replace(self, single=tuple(sorted({*self.single, window}, key=_order)))
@@ -89,16 +102,8 @@ class Calendar(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, single=tuple(w for w in self.single if w != window))
 
 
-def _joined(windows: Iterable[Window]) -> list[Window]:
-    joined: list[Window] = []
-    for window in sorted(windows, key=_order):
-        if joined and _end(joined[-1]) >= window.start:
-            last = joined[-1]
-            if _end(window) > _end(last):
-                joined[-1] = msgspec.structs.replace(last, end=window.end)
-        else:
-            joined.append(window)
-    return joined
+def _later(one: Window, other: Window) -> Window:
+    return other if _end(other) > _end(one) else one
 
 
 def _end(window: Window) -> Micros:

@@ -31,7 +31,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     def shots_done(self, shooting: Micros) -> int | None:
         """Shots that are complete when the QPU has been shooting for so long; None: all."""
-        return None if self.shot_rate == 0 else int(shooting / SECOND * self.shot_rate)
+        # By the same arithmetic as the estimate: a run that took it must not be a shot short.
+        return self.shots_within(self.overhead + shooting)
 
     def _shooting(self, shots: int) -> Micros:
         return 0 if self.shot_rate == 0 else -int(-shots * SECOND // self.shot_rate)
