@@ -46,10 +46,11 @@ def apply(config: Path, as_json: bool) -> None:
     changes = _planned(config)
     deployment.apply(changes)
     _show(changes, as_json, "nothing to do: the cluster is as the configuration says")
-    fresh = deployment.new_sensors(changes)
-    if fresh and commands.version().flavour is Flavour.SGE:
-        where = "all execution hosts" if "global" in fresh else ", ".join(fresh)
-        click.echo(f"now restart sge_execd on {where}: it starts a new load sensor only then", err=True)
+    hosts = deployment.hosts_to_restart(changes)
+    if hosts and commands.version().flavour is Flavour.SGE:
+        click.echo(
+            f"now restart sge_execd on {', '.join(hosts)}: it may not start its new load sensor before", err=True
+        )
 
 
 @main.command("remove")

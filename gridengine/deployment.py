@@ -106,9 +106,10 @@ def plan(desired: Mapping[Item, str], actual: Mapping[Item, str]) -> list[Change
     return gone + come
 
 
-def new_sensors(changes: Iterable[Change]) -> list[str]:
-    """Tell the configurations that get a sensor which they had not: SGE starts it only when execd is restarted."""
-    return [change.item.place for change in changes if change.item.kind is Kind.SENSOR and change.after is not None]
+def hosts_to_restart(changes: Iterable[Change]) -> list[str]:
+    """Tell the hosts whose execd does not see its new sensor; one in the global configuration starts by itself."""
+    new = [change.item for change in changes if change.item.kind is Kind.SENSOR and change.before is None]
+    return [item.place for item in new if item.place != "global"]
 
 
 def _ours(item: Item, actual: Mapping[Item, str]) -> bool:
@@ -169,16 +170,28 @@ def apply(changes: Sequence[Change]) -> None:
             _execute(batch)
     except (WardenError, KeyboardInterrupt) as error:
         text = error.text if isinstance(error, WardenError) else "interrupted"
-        try:
-            for batch in reversed(begun):
-                _execute([change.undone() for change in reversed(batch)])
-        except WardenError as second:
+        left = _undo(begun)
+        if left:
+            what = "; ".join(left)
             raise commands.GridEngineError(
-                f"{text}; and undoing what was done before failed, see `qpu-admin plan`: {second.text}"
+                f"{text}; and not all could be undone, see `qpu-admin plan`: {what}"
             ) from error
         if isinstance(error, WardenError):
             raise type(error)(f"{text}; nothing was changed") from error
         raise
+
+
+def _undo(begun: Sequence[Sequence[Change]]) -> list[str]:
+    """Take back what was begun, the last first; return what went wrong."""
+    left = []
+    for batch in reversed(begun):
+        try:
+            _execute([change.undone() for change in reversed(batch)])
+        except ConflictError:
+            pass  # somebody else has set it meanwhile, so it is theirs
+        except WardenError as error:
+            left.append(error.text)
+    return left
 
 
 def _refuse_while_asked_for(changes: Sequence[Change]) -> None:
