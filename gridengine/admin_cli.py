@@ -76,9 +76,14 @@ def acct(config: Path, as_json: bool, limit: int) -> None:
     from gridengine import accounting
     from warden.client import Client
     from warden.config import load
+    from warden.model import ForbiddenError
 
     with Client(config=load(config)) as client:
-        sessions = client.sessions(everybody=True, ended=True, limit=limit)
+        try:
+            sessions = client.sessions(everybody=True, ended=True, limit=limit)
+        except ForbiddenError:
+            click.echo("only your own jobs: you are no operator of this QPU", err=True)
+            sessions = client.sessions(everybody=False, ended=True, limit=limit)
     uses = accounting.read(sessions)
     if as_json:
         print_json(uses)

@@ -190,3 +190,20 @@ def test_a_qmaster_that_is_away_is_one_line(lab: Cluster) -> None:
     assert done.returncode == 1
     assert "check that the qmaster runs" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_each_job_is_accounted(lab: Cluster) -> None:
+    submit = shlex.split("qsub -terse -sync y -l qpu=1 -N counted -o /dev/null -j y -b y true")
+    job = lab.run(MASTER, submit, user="alice").stdout.split()[0]
+
+    def account(user: str) -> list[dict[str, object]]:
+        shown = call(lab, "qpu-admin", "acct", "--json", user=user)
+        return [use for use in json.loads(shown.stdout) if use["job"] == job]
+
+    # qacct's record comes a moment after the job's end.
+    lab.wait_until("the record", lambda: account("root")[0]["exit_status"] is not None, limit=30)
+    use = account("root")[0]
+    assert (use["user"], use["name"], use["tasks"], use["exit_status"]) == ("alice", "counted", 0, 0)
+    assert account("alice") == [use]
+    assert account("bob") == []
+    assert job in call(lab, "qpu-admin", "acct").stdout
