@@ -31,8 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         status = tests.wait()
     except KeyboardInterrupt:
-        # The key has reached tox as well; it first lets the tests take their clusters down.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # What came may have been meant for this process alone. tox lets the tests take their clusters down first.
+        tests.send_signal(signal.SIGINT)
         status = tests.wait()
     print(_summary(results), flush=True)
     return status
@@ -61,7 +61,11 @@ def _tox_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     # An environment that the caller stands in must not lend tox its Python.
-    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "TOX_"))}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "TOX_"))}
+    # pyenv's Pythons are there even where its commands for them, which stand first, are switched off.
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    pythons = [str(path) for path in sorted(pyenv.glob("versions/*/bin"))]
+    return {**kept, "PATH": os.pathsep.join([kept.get("PATH", os.defpath), *pythons])}
 
 
 def _summary(results: Path) -> str:
