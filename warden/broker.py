@@ -59,7 +59,12 @@ class Broker:
             raise ConfigurationError(f"cannot use {config.broker.state}: {error.strerror}") from None
         # Before the sockets: a second broker must not take the first one's place at them.
         self._store = Store(config.broker.state / "warden.db")
-        self._core = self._new_core(self._store.remember())
+        try:
+            self._core = self._new_core(self._store.remember())
+        except StoreError as error:
+            self._store.close()
+            raise ConfigurationError(f"cannot use the store {config.broker.state / 'warden.db'}: {error}") from None
+        self._failing = False
         self._context = zmq.Context()
         try:
             self._zap = self._context.socket(zmq.REP)
@@ -99,7 +104,8 @@ class Broker:
     def _patience(self) -> int | None:
         """Milliseconds until the core wants to be woken; at most the heartbeat, in case the clock is stepped."""
         now = _now()
-        wakeup = self._core.next_wakeup(now)
+        # What a failing disk kept the core from doing stays due: do not try it again at once, for ever.
+        wakeup = None if self._failing else self._core.next_wakeup(now)
         until = self._settings.heartbeat if wakeup is None else wakeup - now
         return max(0, min(until, self._settings.heartbeat)) // 1000 + 1
 
@@ -113,8 +119,10 @@ class Broker:
                 effects += produced
             self._store.commit()
         except StoreError as error:
+            self._failing = True
             self._forget(events, error)
             return
+        self._failing = False
         for effect in effects:
             self._carry_out(effect)
 
@@ -136,7 +144,12 @@ class Broker:
                 self._send(self._clients, asked.peer, wire.pack_refusal(asked.correlation, error))
             case Tell(peer=peer, body=body):
                 if isinstance(body, wire.StartRun):
-                    body = msgspec.structs.replace(body, sequence=self._store.sequence(body.task))
+                    try:
+                        body = msgspec.structs.replace(body, sequence=self._store.sequence(body.task))
+                    except StoreError as error:
+                        # The worker will show that it has no run, and the run will be repeated.
+                        log.error("run %s: the store cannot be read: %s", body.token, error)  # noqa: TRY400
+                        return
                 self._send(self._workers, peer, wire.pack(body))
             case Note(event=event, facts=facts):
                 log.info("%s %s", event, " ".join(f"{name}={value}" for name, value in facts.items()))

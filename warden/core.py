@@ -65,6 +65,8 @@ replace = msgspec.structs.replace
 
 # A task whose runs end again and again without a shot would keep the QPU from everybody.
 _FRUITLESS_RUNS = 3
+# The end of the year 2999.
+_LATEST: Micros = 32_503_680_000 * SECOND
 
 
 class _Worker(msgspec.Struct, frozen=True):
@@ -106,10 +108,11 @@ class Core:
         self._archive = archive
         self._new_id = new_id
         self._sessions = {session.id: session for session in remembered.sessions}
-        self._tasks = {task.id: task for task in remembered.tasks}
+        self._tasks = {task.id: task for task in remembered.tasks if not task.status.final}
         self._next_task = remembered.next_task
-        self._keys = {(task.session, task.key): task.id for task in remembered.tasks}
-        self._active = next((_Active(t.id, t.run) for t in remembered.tasks if t.run is not None), None)
+        self._keys = dict(remembered.keys)
+        runs = (_Active(t.id, t.run, t.status.final) for t in remembered.tasks if t.run is not None)
+        self._active = next(runs, None)
         self._worker: _Worker | None = None
         self._waiters: list[_Waiter] = []
         self._effects: list[Effect] = []
@@ -315,23 +318,25 @@ class Core:
         end = None if body.duration is None else start + body.duration
         if end is not None and end <= now:
             raise BadRequestError("this window would lie in the past")
+        if max(start, end or 0) > _LATEST:
+            raise BadRequestError("this window is too far in the future: no clock shows it")
         if end is None and body.kind == State.CALIBRATING:
             raise BadRequestError("a calibration needs a duration")
         window = Window(start, end, State(body.kind), body.reason or body.kind)
-        self._keep_windows(self._calendar.with_window(window))
+        self._keep_windows(self._calendar.with_window(window), now)
         self._note("window added", by=uid, start=start, end=end, kind=window.kind, reason=window.reason)
         return window
 
     def _cancel_window(self, uid: int | None, start: Micros, now: Micros) -> Window:
         found = [w for w in self._calendar.single if w.start == start]
         if not found:
-            recurring = any(w.start == start for w in self._calendar.windows(now, start + 1))
+            recurring = any(w.start == start for w in self._calendar.windows(max(now, start), start + 1))
             raise NotFoundError(
                 "this window comes from a rule of the configuration and cannot be taken back"
                 if recurring
                 else "no window that an operator added starts then: see `warden calibrate plan`"
             )
-        self._keep_windows(self._calendar.without(found[0]))
+        self._keep_windows(self._calendar.without(found[0]), now)
         self._note("window cancelled", by=uid, start=start)
         return found[0]
 
@@ -342,7 +347,7 @@ class Core:
         calendar = self._calendar
         for window in drains:
             calendar = calendar.without(window)
-        self._keep_windows(calendar)
+        self._keep_windows(calendar, now)
         self._note("resumed", by=uid)
         return self.availability(now)
 
@@ -378,6 +383,12 @@ class Core:
             return
         self._worker = replace(self._worker, peer=peer, seen=now)
         self._effects.append(Tell(peer, wire.BrokerBeat()))
+        active = self._active
+        if active is not None and beat.token != active.run.token and now - active.run.started >= self._silence:
+            # Not a beat that crossed StartRun on its way: the order was lost with the connection that it went to.
+            self._run_lost(now)
+        elif active is not None and active.stopping:
+            self._effects.append(Tell(peer, wire.StopRun(token=active.run.token)))
 
     def _run_finished(self, peer: bytes, finished: wire.RunFinished, now: Micros) -> None:
         self._effects.append(Tell(peer, wire.ForgetRun(token=finished.token)))
@@ -417,8 +428,13 @@ class Core:
     def _run_lost(self, now: Micros) -> None:
         """The worker came without the run that it had: it will never end, so it has to be repeated."""
         active, self._active = self._active, None
-        task = self._tasks.get(active.task) if active else None
+        if active is None:
+            return
+        task = self._tasks.get(active.task)
         if task is None:
+            ended = self._archive.task(active.task)
+            if ended is not None:
+                self._keep_task(replace(ended, run=None))
             return
         line = f"{_clock(now)} run {task.runs + 1} was lost with its worker and will be repeated"
         self._keep_task(
@@ -550,9 +566,10 @@ class Core:
             self._tasks[task.id] = task
         self._effects.append(Keep(task, sequence))
 
-    def _keep_windows(self, calendar: Calendar) -> None:
-        self._calendar = calendar
-        self._effects.append(KeepWindows(calendar.single))
+    def _keep_windows(self, calendar: Calendar, now: Micros) -> None:
+        ahead = tuple(window for window in calendar.single if window.end is None or window.end > now)
+        self._calendar = replace(calendar, single=ahead)
+        self._effects.append(KeepWindows(ahead))
 
     def _note(self, event: str, **facts: Any) -> None:
         self._effects.append(Note(event, facts))

@@ -104,9 +104,13 @@ class Archive(Protocol):
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """What a broker finds when it starts: open sessions, unfinished tasks, the operator's windows."""
+    """What a broker finds when it starts: open sessions, unfinished tasks and runs, the operator's windows.
+
+    `keys` has all tasks of the open sessions: a request may be repeated when its task has long ended.
+    """
 
     sessions: tuple[Session, ...] = ()
     tasks: tuple[Task, ...] = ()
     windows: tuple[Window, ...] = ()
     next_task: int = 1
+    keys: dict[tuple[str, str], int] = {}

@@ -7,16 +7,16 @@ read with the `sqlite3` command when everything else is down. Nothing is durable
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from warden.events import Keep, KeepWindows, Remembered
-from warden.model import ConfigurationError, Session, Task, TaskStatus, Window
+from warden.model import ConfigurationError, Session, Task, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from warden.events import Effect
 
@@ -38,6 +38,11 @@ CREATE TABLE sequences (task INTEGER PRIMARY KEY, sequence TEXT NOT NULL);
 CREATE TABLE windows (record TEXT NOT NULL);
 """
 
+_KEYS = """
+SELECT tasks.session, json_extract(tasks.record, '$.key'), tasks.id FROM sessions
+JOIN tasks ON tasks.session = sessions.id WHERE sessions.open
+"""
+
 
 class StoreError(Exception):
     """The disk does not do what it must: full, read-only, or failing."""
@@ -53,7 +58,20 @@ class Store:
             ConfigurationError: It cannot be opened, is no store, is newer than this program, or has another holder.
         """
         try:
+            if isinstance(path, Path):
+                # Everybody's sequences and results are in it, and in the files that SQLite makes beside it.
+                path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"cannot use the store {path}: {_why(error)}") from None
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: Path | str) -> None:
+        try:
             # The lock is the proof that one broker only works on this store; the kernel drops it when we die.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -101,17 +119,18 @@ class Store:
 
     def remember(self) -> Remembered:
         """What a starting broker goes on with."""
-        highest = self._db.execute("SELECT max(id) FROM tasks").fetchone()[0]
+        highest = self._rows("SELECT max(id) FROM tasks")[0][0]
         return Remembered(
             sessions=tuple(self._read(Session, "SELECT record FROM sessions WHERE open ORDER BY acquired")),
             tasks=tuple(self._read(Task, "SELECT record FROM tasks WHERE live ORDER BY id")),
             windows=tuple(self._read(Window, "SELECT record FROM windows")),
             next_task=1 if highest is None else highest + 1,
+            keys={(session, key): task for session, key, task in self._rows(_KEYS)},
         )
 
     def sequence(self, task: int) -> str:
-        row = self._db.execute("SELECT sequence FROM sequences WHERE task = ?", (task,)).fetchone()
-        return "" if row is None else str(row[0])
+        rows = self._rows("SELECT sequence FROM sequences WHERE task = ?", task)
+        return str(rows[0][0]) if rows else ""
 
     # --- the core's archive ---
 
@@ -142,13 +161,14 @@ class Store:
         )
 
     def _keep_task(self, task: Task, sequence: str | None) -> None:
-        live = not task.status.final
+        # A cancelled task's run is at the QPU until the worker says otherwise, also to a broker that starts anew.
+        live = not task.status.final or task.run is not None
         self._run(
             "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", task.id, task.session, task.uid, live, _encode(task)
         )
         if sequence is not None:
             self._run("INSERT INTO sequences VALUES (?, ?)", task.id, sequence)
-        if task.status in {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}:
+        if task.status.final:
             self._run("DELETE FROM sequences WHERE task = ?", task.id)
 
     def _run(self, statement: str, *values: Any) -> None:
@@ -158,7 +178,20 @@ class Store:
             raise StoreError(str(error)) from error
 
     def _read(self, kind: type[Any], query: str, *values: Any) -> list[Any]:
-        return [msgspec.json.decode(row[0], type=kind) for row in self._db.execute(query, values)]
+        try:
+            return [msgspec.json.decode(row[0], type=kind) for row in self._rows(query, *values)]
+        except msgspec.DecodeError as error:
+            raise StoreError(f"a record cannot be read: {error}") from error
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+
+def _why(error: Exception) -> str:
+    return str((isinstance(error, OSError) and error.strerror) or error)
 
 
 def _encode(record: msgspec.Struct) -> str:

@@ -1,0 +1,233 @@
+"""The core alone: time is a number, the disk a dictionary, and the QPU does what a test makes it do."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import msgspec
+
+from warden import wire
+from warden.calibration import Calendar
+from warden.core import Core
+from warden.events import Answer, Asked, Event, Keep, KeepWindows, Refuse, Remembered, Reported, Settings, Tell, Tick
+from warden.model import SECOND, Session, Task, Window
+from warden.qpu.timing import Timing
+
+T0 = 1_800_000_000 * SECOND
+ALICE, BOB, OPERATOR, ROOT = 1001, 1002, 900, 0
+DEVICE = "AnalogDevice"
+
+SETTINGS = Settings(
+    name="fresnel",
+    places=2,
+    qubits=10,
+    timing=Timing(overhead=2 * SECOND, shot_rate=10.0),
+    lease=600 * SECOND,
+    heartbeat=2 * SECOND,
+    max_shots=1_000,
+    max_sequence=10_000,
+    max_queued=20,
+    max_queued_per_user=5,
+    operators=frozenset({OPERATOR}),
+)
+
+
+def sequence(qubits: int = 2, device: str = DEVICE) -> str:
+    """What a sequence looks like to a broker, which does not look far."""
+    atoms = [{"name": f"q{i}", "x": 6.0 * i, "y": 0.0} for i in range(qubits)]
+    return json.dumps({"register": atoms, "operations": [], "variables": {}, "device": {"name": device}})
+
+
+class Disk:
+    """The store's part in a test of the core: it keeps what it is told to, and is all that a crash leaves."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._tasks: dict[int, Task] = {}
+        self._windows: tuple[Window, ...] = ()
+
+    def keep(self, effects: list[Any]) -> None:
+        for effect in effects:
+            match effect:
+                case Keep(what=Session() as session):
+                    self._sessions[session.id] = session
+                case Keep(what=Task() as task):
+                    self._tasks[task.id] = task
+                case KeepWindows(windows=windows):
+                    self._windows = windows
+
+    def task(self, number: int) -> Task | None:
+        return self._tasks.get(number)
+
+    def session(self, identifier: str) -> Session | None:
+        return self._sessions.get(identifier)
+
+    def tasks(self, *, uid: int | None, session: str | None, limit: int) -> list[Task]:
+        found = [t for t in self._tasks.values() if uid in {None, t.uid} and session in {None, t.session}]
+        return sorted(found, key=lambda t: -t.id)[:limit]
+
+    def sessions(self, *, uid: int | None, job: str | None, ended: bool, limit: int) -> list[Session]:
+        found = [s for s in self._sessions.values() if uid in {None, s.uid} and job in {None, s.job}]
+        return sorted((s for s in found if ended or s.ended is None), key=lambda s: -s.acquired)[:limit]
+
+    def remember(self) -> Remembered:
+        opened = [s for s in self._sessions.values() if s.ended is None]
+        return Remembered(
+            sessions=tuple(opened),
+            tasks=tuple(t for t in self._tasks.values() if not t.status.final or t.run is not None),
+            windows=self._windows,
+            next_task=max(self._tasks, default=0) + 1,
+            keys={(t.session, t.key): t.id for t in self._tasks.values() if t.session in {s.id for s in opened}},
+        )
+
+
+class Machine:
+    """A core with its disk and its time. `ask` is a client, `Qpu` a worker."""
+
+    def __init__(self, calendar: Calendar = Calendar(), now: int = T0, **settings: Any) -> None:  # noqa: B008 - frozen
+        self.settings = msgspec.structs.replace(SETTINGS, **settings)
+        self.calendar = calendar
+        self.now = now
+        self.disk = Disk()
+        self.answers: dict[int, Any] = {}
+        self.told: dict[bytes, list[wire.Message]] = {}
+        self.qpus: list[Qpu] = []
+        self._ids = itertools.count(1)
+        self._correlations = itertools.count(1)
+        self.core = self._new_core()
+
+    def _new_core(self) -> Core:
+        return Core(self.settings, self.calendar, self.disk, lambda: f"id-{next(self._ids)}", self.disk.remember())
+
+    def restart(self) -> None:
+        """What a broker goes on with after kill -9: the disk, and nobody connected."""
+        self.core = self._new_core()
+        self.told.clear()
+
+    def send(self, event: Event) -> list[Any]:
+        effects = self.core.handle(event, self.now)
+        self.disk.keep(effects)
+        for effect in effects:
+            match effect:
+                case Answer(to=asked, result=result):
+                    self.answers[asked.correlation] = result
+                case Refuse(to=asked, error=error):
+                    self.answers[asked.correlation] = error
+                case Tell(peer=peer, body=body):
+                    self.told.setdefault(peer, []).append(body)
+        return effects
+
+    def post(self, body: wire.Message, uid: int | None = ROOT) -> int:
+        """Ask without expecting an answer now; `answers` has it under the returned number when it comes."""
+        correlation = next(self._correlations)
+        self.send(Asked(b"client", correlation, uid, body))
+        return correlation
+
+    def ask(self, body: wire.Message, uid: int | None = ROOT) -> Any:
+        """The answer, or the refusal raised."""
+        answer = self.answers[self.post(body, uid)]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def later(self, seconds: float) -> None:
+        """Let time pass as a broker would: woken when the core wants it, with living workers that beat."""
+        end = self.now + round(seconds * SECOND)
+        while self.now < end:
+            beat = min((qpu.next_beat for qpu in self.qpus), default=end)
+            wakeup = self.core.next_wakeup(self.now)
+            assert wakeup is None or wakeup > self.now, "the core wants to be woken again at once, for ever"
+            self.now = min(end, max(self.now, beat), end if wakeup is None else wakeup)
+            for qpu in self.qpus:
+                if self.now >= qpu.next_beat:
+                    qpu.beat()
+            self.send(Tick())
+
+    # --- shorthands ---
+
+    def session(self, uid: int = ALICE, job: str = "1", host: str = "node1") -> Session:
+        session: Session = self.ask(wire.Acquire(job=job, uid=uid, host=host))
+        return session
+
+    def start(self, session: Session, shots: int = 100, key: str = "", text: str | None = None) -> Task:
+        body = wire.TaskStart(
+            session=session.id, sequence=text or sequence(), shots=shots, key=key or f"key-{next(self._correlations)}"
+        )
+        task: Task = self.ask(body, session.uid)
+        return task
+
+    def task(self, number: int, uid: int = ROOT) -> Task:
+        task: Task = self.ask(wire.GetTask(task=number), uid)
+        return task
+
+    def status(self) -> str:
+        return str(self.core.availability(self.now).state)
+
+    def block(self, start: float | None = 0.0, duration: float | None = None, kind: str = "maintenance") -> Window:
+        """An operator's window, in seconds from now."""
+        body = wire.AddWindow(
+            kind=kind,
+            start=None if start is None else self.now + round(start * SECOND),
+            duration=None if duration is None else round(duration * SECOND),
+        )
+        window: Window = self.ask(body, OPERATOR)
+        return window
+
+
+class Qpu:
+    """A worker at a machine, which beats until it dies."""
+
+    def __init__(self, machine: Machine, instance: str = "w1", qubits: int = 8) -> None:
+        self.machine, self.instance, self.qubits = machine, instance, qubits
+        self.peer = instance.encode()
+        self.token = ""
+        self.next_beat = machine.now
+        machine.qpus.append(self)
+        self.hello()
+
+    def _say(self, body: wire.Message) -> None:
+        self.machine.send(Reported(self.peer, body))
+
+    def hello(self) -> None:
+        self.next_beat = self.machine.now + self.machine.settings.heartbeat
+        self._say(
+            wire.WorkerHello(
+                instance=self.instance, device="{}", device_name=DEVICE, qubits=self.qubits, token=self.token
+            )
+        )
+
+    def beat(self) -> None:
+        self.next_beat = self.machine.now + self.machine.settings.heartbeat
+        self._say(wire.WorkerBeat(instance=self.instance, token=self.token))
+
+    def die(self) -> None:
+        self.machine.qpus.remove(self)
+
+    @property
+    def heard(self) -> list[wire.Message]:
+        return self.machine.told.get(self.peer, [])
+
+    @property
+    def runs(self) -> list[wire.StartRun]:
+        return [body for body in self.heard if isinstance(body, wire.StartRun)]
+
+    def take(self) -> wire.StartRun:
+        """Begin with the run that was ordered last."""
+        run = self.runs[-1]
+        self.token = run.token
+        return run
+
+    def told_to_stop(self, token: str) -> bool:
+        return wire.StopRun(token=token) in self.heard
+
+    def finish(self, shots: int | None = None, counts: dict[str, int] | None = None, **other: Any) -> None:
+        """Hand in the run's result: all its shots as the state 01, if nothing else is said."""
+        run = self.runs[-1]
+        shots = run.shots if shots is None else shots
+        if counts is None:
+            counts = {"01": shots} if shots else {}
+        fields = {"instance": self.instance, "token": run.token, "time": SECOND, **other}
+        self.token = ""
+        self._say(wire.RunFinished(shots=shots, counts=counts, **fields))
