@@ -92,7 +92,7 @@ def submit(
         command=command[0],
         args=command[1:],
         resources={"qpu": "1", **dict(map(_request, resources))},
-        name=name or Path(command[0]).name,
+        name=name,
         output=output,
         queue=queue,
     )
