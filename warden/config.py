@@ -25,6 +25,14 @@ _UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "min": 60 * SECOND, "h": 3600 * SEC
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d)")
 
 
+# Shorter heartbeats would keep everybody busy with showing that they live.
+_SHORTEST_BEAT = SECOND // 10
+# Longer than any operator means; sums of such durations are still dates that a calendar can show.
+_LONGEST = 10**10 * SECOND
+# Shot rates that arithmetic with floats and microseconds bears.
+_RATES = (1e-6, 1e9)
+
+
 class Duration(int):
     """Microseconds, written in the file as seconds or as text."""
 
@@ -38,7 +46,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class QpuSection(_Section, frozen=True, kw_only=True):
     """The QPU and what is known of its timing."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "qpu"
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=64)] = "qpu"
     device: str = "AnalogDevice"
     qubits: Annotated[int, msgspec.Meta(ge=1)] = 14
     places: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
@@ -46,21 +54,36 @@ class QpuSection(_Section, frozen=True, kw_only=True):
     overhead: Duration = Duration(2 * SECOND)
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
+    def __post_init__(self) -> None:
+        if self.shot_rate != 0 and not _RATES[0] <= self.shot_rate <= _RATES[1]:
+            raise ValueError("shot_rate must be 0 (no pace) or between 0.000001 and 1000000000 shots a second")
+
+
+_Addresses = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
 
 class BrokerSection(_Section, frozen=True, kw_only=True):
     """Where the broker listens, and where it keeps things."""
 
-    clients: tuple[str, ...] = ("ipc:///run/warden/clients.sock",)
-    workers: tuple[str, ...] = ("ipc:///run/warden/workers.sock",)
+    clients: _Addresses = ("ipc:///run/warden/clients.sock",)
+    workers: _Addresses = ("ipc:///run/warden/workers.sock",)
     state: Path = Path("/var/lib/warden")
     keys: Path = Path("/etc/warden/keys")
     heartbeat: Duration = Duration(2 * SECOND)
+
+    def __post_init__(self) -> None:
+        if self.heartbeat < _SHORTEST_BEAT:
+            raise ValueError("heartbeat must be at least 0.1 s")
 
 
 class SessionSection(_Section, frozen=True, kw_only=True):
     """How long a session lives when nobody renews it."""
 
     lease: Duration = Duration(600 * SECOND)
+
+    def __post_init__(self) -> None:
+        if self.lease < SECOND:
+            raise ValueError("lease must be at least 1 s")
 
 
 class LimitSection(_Section, frozen=True, kw_only=True):
@@ -92,7 +115,7 @@ class CalibrationSection(_Section, frozen=True, kw_only=True):
     every: Duration
     duration: Duration
     offset: Duration = Duration(0)
-    kind: Annotated[str, msgspec.Meta(pattern="^(calibrating|maintenance)$")] = "calibrating"
+    kind: Annotated[str, msgspec.Meta(pattern=r"^(calibrating|maintenance)\Z")] = "calibrating"
     reason: str = "calibration"
 
 
@@ -170,12 +193,14 @@ def duration(value: Any) -> Micros:
     Raises:
         ValueError: It is none.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**10:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value * SECOND < _LONGEST:
         return round(value * SECOND)
     if isinstance(value, str):
         parts = _DURATION.findall(value)
         if parts and "".join(number + unit for number, unit in parts) == value.replace(" ", ""):
-            return round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+            length = sum(float(number) * _UNITS[unit] for number, unit in parts)
+            if length < _LONGEST:
+                return round(length)
     raise ValueError(f"{value!r} is no duration: write seconds, or for instance '90s', '3min', '1h30min'")
 
 
@@ -207,7 +232,7 @@ def _decode(kind: type, value: Any) -> Any:
 
 def _tidy(text: str, prefix: str) -> str:
     """Rewrite msgspec's "Object contains unknown field `x` - at `$.qpu`" as "qpu.x: unknown key"."""
-    what, _, where = text.partition(" - at ")
+    what, _, where = " ".join(text.split()).partition(" - at ")
     place = prefix + where.strip("`").removeprefix("$").removeprefix(".")
     place = place.rstrip(".")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)

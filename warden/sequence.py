@@ -45,16 +45,21 @@ def inspect(text: str, *, device: str | None, qubits: int | None) -> int:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequestError(f"this is not JSON ({error}): write it with Sequence.to_abstract_repr()") from None
     if sequence.variables:
-        names = ", ".join(sorted(sequence.variables)[:5])
+        names = _short(", ".join(sorted(sequence.variables)[:5]))
         raise BadRequestError(f"the sequence has variables without values ({names}): call Sequence.build() first")
     atoms = len(sequence.register)
     if atoms == 0:
         raise BadRequestError("the sequence has no atoms: give it a Register")
     if device is not None and sequence.device.name != device:
         raise BadRequestError(
-            f"the sequence is for the device {sequence.device.name!r}, this QPU is {device!r}: "
+            f"the sequence is for the device {_short(sequence.device.name)!r}, this QPU is {device!r}: "
             "use Sequence.switch_device(), or ask for another QPU"
         )
     if qubits is not None and atoms > qubits:
         raise BadRequestError(f"the sequence has {atoms} atoms, this QPU takes at most {qubits}")
     return atoms
+
+
+def _short(text: str) -> str:
+    """The beginning of a text that others chose, in one line: it goes into messages and logs."""
+    return " ".join(text[:100].split())

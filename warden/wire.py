@@ -19,7 +19,7 @@ VERSION = 1
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Uid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 TaskId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Job = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$")]
+Job = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+\Z")]
 Host = Annotated[str, msgspec.Meta(max_length=255)]
 Line = Annotated[str, msgspec.Meta(max_length=500)]
 Time = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
@@ -118,7 +118,7 @@ class GetPlan(Message, frozen=True, kw_only=True):
 class AddWindow(Message, frozen=True, kw_only=True):
     """An operator's window: calibrating or maintenance, from `start` (default now), for `duration` (default open)."""
 
-    kind: Annotated[str, msgspec.Meta(pattern="^(calibrating|maintenance)$")]
+    kind: Annotated[str, msgspec.Meta(pattern=r"^(calibrating|maintenance)\Z")]
     start: Time | None = None
     duration: Annotated[int, msgspec.Meta(gt=0, lt=2**60)] | None = None
     reason: Line = ""
@@ -177,7 +177,7 @@ class RunFinished(Message, frozen=True, kw_only=True):
     instance: Id
     token: Token
     shots: Count
-    counts: dict[Annotated[str, msgspec.Meta(max_length=1000, pattern="^[01]+$")], Count]
+    counts: dict[Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[01]+\Z")], Count]
     time: Time
     error: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
@@ -333,7 +333,9 @@ def _unpackb(frame: bytes) -> dict[str, Any]:
 def _body(envelope: dict[str, Any]) -> Any:
     version = envelope.get("v")
     if version != VERSION:
-        raise BadRequestError(f"version {version!r} of the protocol is not spoken here: this broker speaks {VERSION}")
+        raise BadRequestError(
+            f"version {version!r:.20} of the protocol is not spoken here: this broker speaks {VERSION}"
+        )
     return envelope.get("body")
 
 

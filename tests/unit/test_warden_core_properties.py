@@ -112,7 +112,8 @@ steps = st.lists(
         st.tuples(st.just("drain"), st.integers(1, 50)),
         st.tuples(st.just("wait"), st.integers(1, 100)),
     ),
-    max_size=12,
+    min_size=3,
+    max_size=15,
 )
 
 

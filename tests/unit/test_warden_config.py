@@ -1,0 +1,136 @@
+"""The configuration: a mistake is named in one line, and nothing that cannot work is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warden import config
+from warden.model import SECOND, ConfigurationError, State
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "warden.toml"
+
+
+def load(path: Path, text: str) -> config.Config:
+    path.write_text(text, encoding="utf-8")
+    return config.load(path)
+
+
+def test_an_empty_file_is_a_configuration(path: Path) -> None:
+    settings = load(path, "")
+    assert settings.qpu.name == "qpu"
+    assert settings.client_endpoint == settings.broker.clients[0]
+    assert settings.broker_key == Path("/etc/warden/keys/broker.key")
+
+
+def test_a_calendar_comes_from_the_rules(path: Path) -> None:
+    text = "[[calibration]]\nevery = '1h'\nduration = '3min'\noffset = 90\nkind = 'maintenance'\nreason = 'helium'\n"
+    (rule,) = load(path, text).calendar.rules
+    assert (rule.every, rule.duration, rule.offset) == (3600 * SECOND, 180 * SECOND, 90 * SECOND)
+    assert (rule.kind, rule.reason) == (State.MAINTENANCE, "helium")
+
+
+def test_sections_of_others_are_left_to_them(path: Path) -> None:
+    load(path, "[gridengine]\nanything = 1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[qpu]\nshots = 1", "unknown key 'qpu.shots'"),
+        ("qpus = 1", "unknown key 'qpus'"),
+        ("[[calibration]]\nevery = 10\nduration = 1\nfor = 2", "unknown key 'calibration[0].for'"),
+        ('[qpu]\n"a\\nb" = 1', "unknown key 'qpu.a b'"),
+        ("[[calibration]]\nevery = 10", "missing key 'calibration[0].duration'"),
+        ("[[calibration]]\nevery = 10\nduration = '2 parsecs'", "calibration[0].duration: '2 parsecs' is no duration"),
+        ("[[calibration]]\nevery = '1h'\nduration = '2h'", "longer than 'duration'"),
+        ("[[calibration]]\nevery = '1h'\nduration = 0", "duration above 0"),
+        ("[[calibration]]\nevery = '1h'\nduration = 1\nkind = 'offline'", "calibration[0].kind"),
+        ("[[calibration]]\nevery = '99999999999d'\nduration = 1", "no duration"),
+        ("[calibration]\nevery = 1", "calibration: Expected `array`"),
+        ("[qpu]\nname = 'my-qpu'", "qpu.name"),
+        ('[qpu]\nname = "qpu\\n"', "qpu.name"),
+        ("[qpu]\nplaces = 0", "qpu.places"),
+        ("[qpu]\nplaces = true", "qpu.places"),
+        ("[qpu]\nshot_rate = -1", "qpu.shot_rate"),
+        ("[qpu]\nshot_rate = nan", "qpu.shot_rate"),
+        ("[qpu]\nshot_rate = inf", "shot_rate must be 0"),
+        ("[qpu]\nshot_rate = 1e-300", "shot_rate must be 0"),
+        ("[broker]\nheartbeat = 0", "heartbeat must be at least"),
+        ("[session]\nlease = '0s'", "lease must be at least"),
+        ("[broker]\nclients = []", "broker.clients"),
+        ("[broker]\nworkers = []", "broker.workers"),
+        ("[broker]\nstate = 'here'", "broker.state: 'here' is no absolute path"),
+        ("[access]\noperators = [1.5]", "access.operators[0]"),
+        ("[limits]\nshots = 0", "limits.shots"),
+        ("qpu = 3", "qpu: Expected"),
+        ("=", "is no TOML"),
+        ("[qpu]\n[qpu]", "is no TOML"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line_with_the_file(path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, text)
+    assert complaint in caught.value.text
+    assert str(path) in caught.value.text
+    assert "\n" not in caught.value.text
+
+
+def test_a_file_that_is_missing_a_folder_or_not_text_is_named(path: Path) -> None:
+    for make in (lambda: None, path.mkdir):
+        make()
+        with pytest.raises(ConfigurationError, match=f"cannot read the configuration {path}: "):
+            config.load(path)
+    path.rmdir()
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="is no TOML"):
+        config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (0, 0),
+        (1.5, 1.5),
+        ("90s", 90),
+        ("3min", 180),
+        ("1h30min", 5400),
+        ("1h 30min", 5400),
+        ("2d", 172_800),
+        ("250ms", 0.25),
+        ("0.5h", 1800),
+    ],
+)
+def test_durations_as_people_write_them(written: object, seconds: float) -> None:
+    assert config.duration(written) == round(seconds * SECOND)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "5", "-5s", "5 s x", "s", "1.h", "1e3s", -1, True, None, [], float("nan"), float("inf"), 1e300, 10**10],
+)
+def test_what_is_no_duration_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        config.duration(written)
+
+
+@given(st.one_of(st.text(), st.integers(), st.floats()))
+def test_a_duration_is_read_or_refused_and_nothing_else(written: object) -> None:
+    try:
+        length = config.duration(written)
+    except ValueError:
+        return
+    assert 0 <= length <= 10**16
+
+
+def test_the_file_of_ordinary_users_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WARDEN_CONFIG", raising=False)
+    assert config.default_path() == Path("/etc/warden/warden.toml")
+    monkeypatch.setenv("WARDEN_CONFIG", "/somewhere/else.toml")
+    assert config.default_path() == Path("/somewhere/else.toml")

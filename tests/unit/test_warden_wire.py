@@ -1,0 +1,218 @@
+"""The wire: whatever bytes come in, out comes a checked message or a refusal."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warden import wire
+from warden.model import ERRORS, BadRequestError, BusyError, UnavailableError, WardenError
+
+REQUESTS = [
+    wire.Hello(credential="MUNGE:x:"),
+    wire.GetAvailability(),
+    wire.Acquire(job="7.1", uid=1001, host="node1"),
+    wire.Release(session="s"),
+    wire.Renew(host="node1", jobs=("1", "2")),
+    wire.TaskStart(session="s", sequence="{}", shots=100, key="k"),
+    wire.GetTask(task=1, wait=5),
+    wire.TaskStop(task=1),
+    wire.GetTarget(),
+    wire.ListTasks(everybody=True, session="s", limit=3),
+    wire.ListSessions(everybody=True, ended=True, job="7", limit=3),
+    wire.GetPlan(count=3),
+    wire.AddWindow(kind="maintenance", start=5, duration=6, reason="repair"),
+    wire.CancelWindow(start=5),
+    wire.Resume(),
+]
+OTHERS = [
+    (wire.WorkerHello(instance="i", device="{}", device_name="d", qubits=2, token="t"), wire.FromWorker),
+    (wire.WorkerBeat(instance="i"), wire.FromWorker),
+    (wire.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5), wire.FromWorker),
+    (wire.Welcome(interval=5), wire.ToWorker),
+    (wire.Unwelcome(text="no"), wire.ToWorker),
+    (wire.BrokerBeat(), wire.ToWorker),
+    (wire.StartRun(token="t", task=1, sequence="{}", first_shot=0, shots=1, limit=None), wire.ToWorker),
+    (wire.StopRun(token="t"), wire.ToWorker),
+    (wire.ForgetRun(token="t"), wire.ToWorker),
+]
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def envelope(body: Any, **fields: Any) -> bytes:
+    packed: bytes = msgpack.packb({"v": wire.VERSION, "id": 1, "body": body, **fields})
+    return packed
+
+
+def test_the_samples_are_all_requests_that_there_are() -> None:
+    assert {type(request) for request in REQUESTS} == set(get_args(wire.Request))
+    assert {type(body) for body, _ in OTHERS} == {*get_args(wire.FromWorker), *get_args(wire.ToWorker)}
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: type(r).__name__)
+def test_a_request_survives_the_wire(request_: wire.Message) -> None:
+    frame = wire.pack_request(42, request_)
+    assert wire.unpack_request(frame) == request_
+    assert wire.correlation_of(frame) == 42
+
+
+@pytest.mark.parametrize(("body", "kind"), OTHERS, ids=lambda value: type(value).__name__)
+def test_a_worker_s_message_survives_the_wire(body: wire.Message, kind: Any) -> None:
+    assert wire.unpack(wire.pack(body), kind) == body
+
+
+@given(st.binary())
+def test_any_bytes_are_a_message_or_refused(frame: bytes) -> None:
+    assert_checked(frame)
+
+
+@given(anything)
+def test_any_value_is_a_message_or_refused(value: Any) -> None:
+    assert_checked(msgpack.packb(value))
+    assert_checked(envelope(value))
+
+
+@given(st.sampled_from(REQUESTS), st.data())
+def test_a_damaged_request_is_a_message_or_refused(request_: wire.Message, data: st.DataObject) -> None:
+    frame = bytearray(wire.pack_request(1, request_))
+    for _ in range(data.draw(st.integers(1, 3))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    assert_checked(bytes(frame[: data.draw(st.integers(0, len(frame)))]))
+    assert_checked(bytes(frame))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\xc1",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+        b"\x91" * 100_000,
+        b"\x81\xa1v" * 10_000,
+        b"\x81\x80\x01",
+        b"\xc7\x0c\xff" + b"\xff" * 12,
+        b"\x81\xa1v\xd6\xff\x00\x00\x00\x00",
+    ],
+)
+def test_known_poison_is_refused(frame: bytes) -> None:
+    with pytest.raises(BadRequestError):
+        wire.unpack_request(frame)
+    assert wire.correlation_of(frame) == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {},
+        {"op": "no_such_thing"},
+        {"op": "Acquire", "job": "1", "uid": 1},
+        {"op": "task_stop"},
+        {"op": "task_stop", "task": 1, "force": True},
+        {"op": "task_stop", "task": "1"},
+        {"op": "task_stop", "task": 1.5},
+        {"op": "task_stop", "task": -1},
+        {"op": "task_stop", "task": 2**63},
+        {"op": "task_start", "session": "s", "sequence": "{}", "shots": 1.5, "key": "k"},
+        {"op": "task_start", "session": "s", "sequence": "{}", "shots": True, "key": "k"},
+        {"op": "task_start", "session": "s", "sequence": b"{}", "shots": 1, "key": "k"},
+        {"op": "task_start", "session": "", "sequence": "{}", "shots": 1, "key": "k"},
+        {"op": "task_start", "session": "s" * 65, "sequence": "{}", "shots": 1, "key": "k"},
+        {"op": "acquire", "job": "1; rm -rf /", "uid": 1},
+        {"op": "acquire", "job": "1\n", "uid": 1},
+        {"op": "acquire", "job": "1", "uid": 2**32},
+        {"op": "acquire", "job": "1", "uid": -1},
+        {"op": "get_plan", "count": 0},
+        {"op": "get_plan", "count": 10**6},
+        {"op": "get_task", "task": 1, "wait": 10**9},
+        {"op": "add_window", "kind": "offline"},
+        {"op": "add_window", "kind": "maintenance", "duration": 0},
+        {"op": "run_finished", "instance": "i", "token": "t", "shots": 0, "counts": {}, "time": 0},
+    ],
+)
+def test_unknown_and_wrong_fields_are_refused(body: Any) -> None:
+    with pytest.raises(BadRequestError, match="malformed message"):
+        wire.unpack_request(envelope(body))
+
+
+@pytest.mark.parametrize(
+    "counts", [{"": 1}, {"02": 1}, {"01 ": 1}, {"01": -1}, {"01": 0.5}, {"0" * 1001: 1}, {"01\n": 1}]
+)
+def test_counts_of_something_else_than_bitstrings_are_refused(counts: dict[str, Any]) -> None:
+    body = {"op": "run_finished", "instance": "i", "token": "t", "shots": 1, "counts": counts, "time": 0}
+    with pytest.raises(BadRequestError):
+        wire.unpack(envelope(body), wire.FromWorker)
+
+
+@pytest.mark.parametrize("version", [0, False, 2, "1", None, 1.5, "x" * 1_000_000])
+def test_another_version_is_refused_by_name_and_briefly(version: Any) -> None:
+    with pytest.raises(BadRequestError, match="this broker speaks 1") as caught:
+        wire.unpack_request(envelope({"op": "resume"}, v=version))
+    assert len(caught.value.text) < 300
+
+
+@pytest.mark.parametrize("correlation", ["1", None, 1.5, True, [1]])
+def test_an_id_that_is_no_number_counts_as_none(correlation: Any) -> None:
+    assert wire.correlation_of(envelope({"op": "resume"}, id=correlation)) == 0
+
+
+@pytest.mark.parametrize("kind", ERRORS.values(), ids=lambda k: k.code)
+def test_a_refusal_arrives_as_the_error_that_it_was(kind: type[WardenError]) -> None:
+    correlation, error = wire.unpack_answer(wire.pack_refusal(7, kind("this is why")))
+    assert (correlation, type(error), error.text) == (7, kind, "this is why")
+
+
+def test_an_error_of_a_newer_broker_is_an_error_still() -> None:
+    frame = msgpack.packb({"v": 1, "id": 7, "error": {"code": "of_tomorrow", "text": "why"}})
+    _, error = wire.unpack_answer(frame)
+    assert type(error) is WardenError
+    assert error.text == "why"
+
+
+@given(anything)
+def test_any_answer_is_understood_or_unavailable(value: Any) -> None:
+    for frame in (msgpack.packb(value), msgpack.packb({"v": 1, "id": 1, "ok": value})):
+        try:
+            wire.unpack_answer(frame)
+        except UnavailableError as error:
+            assert "\n" not in error.text  # noqa: PT017
+
+
+@given(st.binary())
+def test_any_bytes_for_an_answer_are_understood_or_unavailable(frame: bytes) -> None:
+    try:
+        wire.unpack_answer(frame)
+    except UnavailableError:
+        return
+
+
+def test_a_text_that_is_no_unicode_cannot_be_sent() -> None:
+    with pytest.raises(BadRequestError, match="cannot be sent"):
+        wire.pack_request(1, wire.TaskStart(session="s", sequence="\ud800", shots=1, key="k"))
+
+
+def test_errors_say_whether_to_try_again() -> None:
+    assert BusyError.transient
+    assert not BadRequestError.transient
+
+
+def assert_checked(frame: bytes) -> None:
+    assert type(wire.correlation_of(frame)) is int
+    for unpack in (wire.unpack_request, lambda f: wire.unpack(f, wire.FromWorker)):
+        try:
+            message = unpack(frame)
+        except BadRequestError as refusal:
+            assert len(refusal.text) < 1000 + len(frame)  # noqa: PT017
+        else:
+            assert isinstance(message, wire.Message)
