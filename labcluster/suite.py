@@ -15,6 +15,7 @@ from labcluster.layout import locked, state_home
 
 _TREE = Path(__file__).resolve().parent.parent
 _TOX = "tox>=4.23"
+_FAILED = Counter(failures=1, errors=1)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -69,16 +70,22 @@ def _environment() -> dict[str, str]:
 
 
 def _summary(results: Path) -> str:
+    counts = {report.stem: _count(report) for report in results.glob("*.xml")}
+    total = sum(counts.values(), Counter())
+    failed = total["failures"] + total["errors"]
+    parts = [f"{total['tests'] - failed - total['skipped']} passed", f"{failed} failed"]
+    if total["skipped"]:
+        parts.append(f"{total['skipped']} skipped")
+    # What failed without a failed test: a check, or pytest itself.
+    others = [name for name in _failed_environments(results) if not counts.get(name, Counter()) & _FAILED]
+    return ", ".join(parts) + "".join(f"; {name} failed" for name in others)
+
+
+def _count(report: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for report in results.glob("*.xml"):
-        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest wrote it just now
-            counts.update({name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")})
-    failed = counts["failures"] + counts["errors"]
-    parts = [f"{counts['tests'] - failed - counts['skipped']} passed", f"{failed} failed"]
-    if counts["skipped"]:
-        parts.append(f"{counts['skipped']} skipped")
-    checks = [name for name in _failed_environments(results) if not (results / f"{name}.xml").exists()]
-    return ", ".join(parts) + "".join(f"; {name} failed" for name in checks)
+    for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest wrote it just now
+        counts.update({name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")})
+    return counts
 
 
 def _failed_environments(results: Path) -> list[str]:
