@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DIFFERENT = 3
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group)
 @click.version_option(package_name="gridengine-qpu")
 def main() -> None:
     """Make a QPU a resource of this Grid Engine cluster, check it, and take it away again."""
@@ -88,7 +88,7 @@ def acct(config: Path, as_json: bool, limit: int) -> None:
     if as_json:
         print_json(uses)
         return
-    headers = ("job", "user", "name", "tasks", "shots", "QPU s", "waited s", "wallclock s", "exit")
+    headers = ("JOB", "USER", "NAME", "TASKS", "SHOTS", "QPU s", "WAITED s", "WALLCLOCK s", "EXIT")
     click.echo(table([msgspec.structs.astuple(use) for use in uses], headers))
 
 
