@@ -1,6 +1,6 @@
 """A job in Python: build a Pulser sequence, run it on the QPU that the job was granted, look at the counts.
 
-    qsub -l qpu=1 -b y python afm_job.py
+qsub -l qpu=1 -b y python afm_job.py
 """
 
 from afm_ring import sequence
