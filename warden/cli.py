@@ -83,7 +83,7 @@ def drain(config: Path, reason: str, length: str | None) -> None:
     from warden.model import State  # noqa: PLC0415
 
     with _client(config) as client:
-        window = client.add_window(State.MAINTENANCE, duration=_duration(length), reason=reason)
+        window = client.add_window(State.MAINTENANCE, duration=_length(length), reason=_reason(reason))
     click.echo(f"the QPU is in maintenance {_span(window)}; `warden resume` ends it")
 
 
@@ -129,7 +129,7 @@ def add(config: Path, delay: str, length: str, reason: str) -> None:
 
     with _client(config) as client:
         start = client.availability().time + (_duration(delay) or 0)
-        window = client.add_window(State.CALIBRATING, start=start, duration=_duration(length), reason=reason)
+        window = client.add_window(State.CALIBRATING, start=start, duration=_length(length), reason=_reason(reason))
     click.echo(f"the QPU will be calibrated {_span(window)}")
 
 
@@ -192,9 +192,23 @@ def _duration(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return duration(float(text) if text.replace(".", "", 1).isdigit() else text)
+        return duration(float(text) if text.replace(".", "", 1).isdecimal() else text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _length(text: str | None) -> int | None:
+    length = _duration(text)
+    if length == 0:
+        raise click.BadParameter("it must be longer than 0", param_hint="--for")
+    return length
+
+
+def _reason(text: str) -> str:
+    most = 500  # of wire.Line
+    if len(text) > most:
+        raise click.BadParameter(f"it has {len(text)} characters, {most} are the most", param_hint="--reason")
+    return text
 
 
 def _span(window: Window) -> str:

@@ -11,10 +11,11 @@ everything else. Importing this module loads neither Pulser nor NumPy.
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeVar
 
 import zmq
 
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 _AGAIN = 3.0
 # The longest that one request waits at the broker for a task.
 _POLL = 20 * SECOND
+# Between two attempts of `wait` at a broker in trouble.
+_PAUSE = 0.5
 # How long `wait` bears a broker that is away: an acknowledged task outlives it.
 _OUTAGE = 900.0
 
@@ -134,10 +137,13 @@ class Client:
             wire.TaskStart(session=session, sequence=sequence, shots=check_shots(shots), key=str(uuid.uuid4())), Task
         )
 
-    def task(self, number: int, *, wait: float = 0.0) -> Task:
-        """The task; with `wait`, as soon as it is final, at the latest after so many seconds."""
+    def task(self, number: int, *, wait: float = 0.0, timeout: float | None = None) -> Task:
+        """The task; with `wait`, as soon as it is final, at the latest after so many seconds.
+
+        `timeout`: bear a broker that does not answer for so many seconds only, instead of the client's own timeout.
+        """
         pause = min(round(wait * SECOND), _POLL)
-        return self._ask(wire.GetTask(task=number, wait=pause), Task, patience=pause / SECOND)
+        return self._ask(wire.GetTask(task=number, wait=pause), Task, patience=pause / SECOND, timeout=timeout)
 
     def task_stop(self, number: int) -> Task:
         return self._ask(wire.TaskStop(task=number), Task)
@@ -162,8 +168,16 @@ class Client:
 
     # --- the connection ---
 
-    def _ask(self, body: wire.Message, kind: type[T], *, anonymous: bool = False, patience: float = 0.0) -> T:
-        end = time.monotonic() + self._timeout + patience
+    def _ask(
+        self,
+        body: wire.Message,
+        kind: type[T],
+        *,
+        anonymous: bool = False,
+        patience: float = 0.0,
+        timeout: float | None = None,
+    ) -> T:
+        end = time.monotonic() + (self._timeout if timeout is None else min(timeout, self._timeout)) + patience
         while (left := end - time.monotonic()) > 0:
             known = self._known
             try:
@@ -178,7 +192,9 @@ class Client:
                 self._known = False
             except _SilenceError:
                 self._disconnect()
-        raise UnavailableError(f"Warden at {self._endpoint} does not answer: is the broker running?")
+        raise UnavailableError(
+            f"Warden at {self._endpoint} does not answer: is the broker running, and is {self._config.broker_key} its key?"
+        )
 
     def _hello(self) -> wire.Hello:
         self._connected()
@@ -320,11 +336,18 @@ class QuantumResource:
         while True:
             left = _POLL / SECOND if end is None else end - time.monotonic()
             try:
-                task = self._client.task(number, wait=max(0.0, min(left, 1.0 if watch else left)))
+                pause = max(0.0, min(left, 1.0 if watch else left))
+                task = self._client.task(number, wait=pause, timeout=None if end is None else max(left, 1.0))
                 heard = time.monotonic()
-            except UnavailableError:
+            except UnavailableError as error:
+                if end is not None and time.monotonic() >= end:
+                    raise WaitTimeoutError(
+                        f"nothing was heard of task {number} in {timeout:g} s: {error.text}"
+                    ) from None
                 if time.monotonic() - heard > _OUTAGE:
                     raise
+                # It may have said so at once: a broker whose disk is full, or a host without munged.
+                time.sleep(_PAUSE)
                 continue
             if watch is not None:
                 watch(task)
@@ -348,9 +371,11 @@ def check_shots(shots: object) -> int:
     Raises:
         BadRequestError: They are something else.
     """
-    if isinstance(shots, bool) or not isinstance(shots, int) or not 1 <= shots < 2**31:
-        raise BadRequestError(f"shots must be a whole number of at least 1, not {shots!r}")
-    return shots
+    # Whatever counts as a whole number, NumPy's included.
+    number = operator.index(shots) if isinstance(shots, SupportsIndex) and not isinstance(shots, bool) else 0
+    if not 1 <= number < 2**31:
+        raise BadRequestError(f"shots must be a whole number of at least 1, not {shots!r:.50}")
+    return number
 
 
 def task_number(task_id: str) -> int:

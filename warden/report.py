@@ -6,7 +6,7 @@ import datetime as dt
 import pwd
 from typing import TYPE_CHECKING, Any
 
-from warden.console import table
+from warden.console import one_line, table
 from warden.model import SECOND, Availability, Micros, Session, State, Task, TaskStatus, Window
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def length(time: Micros) -> str:
 
 
 def availability(answer: Availability) -> str:
-    lines = [("QPU", answer.name), ("state", answer.state + (f" ({answer.reason})" if answer.reason else ""))]
+    lines = [("QPU", answer.name), ("state", answer.state + (f" ({one_line(answer.reason)})" if answer.reason else ""))]
     if answer.state is not State.READY and answer.until is not None:
         lines.append(("until", f"{clock(answer.until)}, in {length(answer.until - answer.time)}"))
     lines.append(("sessions", f"{answer.used} of {answer.places}"))

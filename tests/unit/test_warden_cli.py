@@ -1,0 +1,145 @@
+"""`warden` in clumsy hands: one line, the right exit status, never a traceback."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from warden_site import WARDEN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from warden_site import Site
+
+COMMANDS = [
+    ["status"],
+    ["drain"],
+    ["resume"],
+    ["calibrate", "plan"],
+    ["calibrate", "add", "--for", "1min"],
+    ["calibrate", "cancel", "2030-01-01T00:00:00Z"],
+    ["sessions"],
+    ["tasks"],
+]
+SERVERS = [["serve"], ["worker"], ["keys"]]
+
+
+def warden(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "WARDEN_CONFIG": "/nowhere/warden.toml", **environment}
+    return subprocess.run(
+        [WARDEN, *arguments], capture_output=True, text=True, timeout=45, check=False, env=environment
+    )
+
+
+def assert_one_line(finished: subprocess.CompletedProcess[str], complaint: str, status: int = 1) -> None:
+    assert (finished.returncode, finished.stdout) == (status, ""), finished
+    assert complaint in finished.stderr
+    assert "Traceback" not in finished.stderr
+    if status == 1:
+        assert finished.stderr.startswith("warden: ")
+        assert finished.stderr.count("\n") == 1, finished.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["serve"], ["worker"], ["keys"]], ids=" ".join)
+def test_without_a_configuration_each_command_names_the_file(command: list[str]) -> None:
+    assert_one_line(warden(*command), "cannot read the configuration /nowhere/warden.toml: No such file")
+
+
+@pytest.mark.parametrize("command", [["status"], ["serve"], ["worker"]], ids=" ".join)
+def test_without_keys_each_command_says_how_to_make_them(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "warden.toml"
+    file.write_text(f"[broker]\nkeys = '{tmp_path}/keys'\nstate = '{tmp_path}/state'\n")
+    finished = warden(*command, "--config", str(file))
+    assert finished.returncode == 1
+    assert "`warden keys` makes keys" in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
+
+
+def test_wrong_usage_is_2_and_says_what_is_wrong(standing_site: Site) -> None:
+    config = ["--config", str(standing_site.file)]
+    for arguments, complaint in [
+        (["nonsense"], "No such command"),
+        (["drain", "--for", "soon"], "is no duration"),
+        (["drain", "--for", ""], "is no duration"),
+        (["drain", "--for", "0"], "longer than 0"),
+        (["drain", "--for", "-5"], "is no duration"),
+        (["drain", "--for", "²"], "is no duration"),
+        (["drain", "--for", "nan"], "is no duration"),
+        (["drain", "--for", "9" * 400], "is no duration"),
+        (["calibrate", "add"], "Missing option '--for'"),
+        (["calibrate", "add", "--for", "1x"], "is no duration"),
+        (["calibrate", "add", "--for", "1min", "--in", "x"], "is no duration"),
+        (["calibrate", "cancel"], "Missing argument"),
+        (["calibrate", "plan", "--count", "0"], "--count"),
+        (["tasks", "--limit", "many"], "--limit"),
+    ]:
+        assert_one_line(warden(*arguments, *(config if arguments != ["nonsense"] else [])), complaint, status=2)
+    assert json.loads(standing_site.warden("status", "--json").stdout)["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["resume"], "no maintenance is on"),
+        (["calibrate", "cancel", "yesterday"], "no window that an operator added starts then"),
+        (["calibrate", "cancel", "2030-01-01T00:00:00Z"], "no window that an operator added starts then"),
+        (["drain", "--reason", "x" * 501], "--reason"),
+        (["drain", "--for", "100000d", "--reason", "\x1b[31m" * 200], "--reason"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(standing_site: Site, arguments: list[str], complaint: str) -> None:
+    finished = standing_site.warden(*arguments)
+    assert_one_line(finished, complaint, status=finished.returncode)
+    assert finished.returncode in {1, 2}
+
+
+def test_an_operator_s_day(standing_site: Site) -> None:
+    def say(*arguments: str) -> str:
+        finished = standing_site.warden(*arguments)
+        assert (finished.returncode, finished.stderr) == (0, "")
+        return finished.stdout
+
+    assert "no window is planned" in say("calibrate", "plan")
+    assert "the QPU will be calibrated from 20" in say("calibrate", "add", "--in", "1h", "--for", "3min")
+    (window,) = json.loads(say("calibrate", "plan", "--json"))
+    assert window["kind"] == "calibrating"
+    assert f"taken back: the window from {window['start']}" in say("calibrate", "cancel", window["start"])
+    assert json.loads(say("calibrate", "plan", "--json")) == []
+    assert "`warden resume` ends it" in say("drain", "--reason", "a new\nlaser \x1b[31m")
+    status = say("status")
+    assert "maintenance (a new laser" in status
+    assert "\x1b" not in status
+    assert "ready" in say("resume")
+    assert "JOB" in say("sessions", "--all")
+    assert say("tasks") != ""
+    assert isinstance(json.loads(say("tasks", "--json")), list)
+    assert "all keys are there already" in say("keys")
+
+
+def test_with_the_broker_down_each_command_says_so_in_one_line(site: Site) -> None:
+    # All at once: each bears the silence for some seconds.
+    with concurrent.futures.ThreadPoolExecutor(len(COMMANDS)) as pool:
+        for finished in pool.map(lambda command: site.warden(*command), COMMANDS):
+            assert_one_line(finished, "does not answer: is the broker running")
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS, *SERVERS, ["calibrate"]], ids=lambda c: " ".join(c) or "warden")
+def test_each_command_explains_itself(command: list[str]) -> None:
+    words = [word for word in command if not word.startswith(("-", "1", "2"))]
+    finished = warden(*words, "--help")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith("Usage: warden")
+
+
+def test_addresses_that_cannot_be_used_are_named(site: Site) -> None:
+    for address in ("ipc:///nowhere/c", "tcp://203.0.113.1:1", "nonsense", f"ipc://{site.room}/{'x' * 120}"):
+        site.configure(broker={"clients": [address]})
+        finished = site.warden("serve")
+        assert finished.returncode == 1
+        assert f"cannot listen at {address}: " in finished.stderr
+        assert "Traceback" not in finished.stderr

@@ -1,0 +1,129 @@
+"""The client without a broker, or with one in trouble: bounded, and in words."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import pytest
+import zmq.auth
+
+from warden import client as module
+from warden import config, trust
+from warden.client import Client, QuantumResource, check_shots
+from warden.model import (
+    BadRequestError,
+    ConfigurationError,
+    Task,
+    TaskStatus,
+    UnavailableError,
+    WaitTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> config.Config:
+    """A site whose broker is not running."""
+    file = tmp_path / "warden.toml"
+    file.write_text(
+        f"[broker]\nkeys = '{tmp_path}/keys'\nclients = ['ipc://{tmp_path}/c']\n[access]\nmunge_socket = '{tmp_path}/m'\n"
+    )
+    settings = config.load(file)
+    trust.make_keys(settings.broker.keys)
+    return settings
+
+
+class Broken:
+    """A client whose broker answers at once that it cannot, so often, and then that the task is done."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.asked = failures, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def task(self, number: int, **_: Any) -> Task:
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise UnavailableError("the broker cannot write its store")
+        return Task(
+            id=number,
+            session="s",
+            uid=0,
+            shots=1,
+            qubits=1,
+            key="k",
+            submitted=0,
+            status=TaskStatus.COMPLETED,
+            counts={"1": 1},
+        )
+
+
+def test_a_broker_that_does_not_answer_is_unavailable_after_the_timeout(away: config.Config) -> None:
+    with Client(config=away, timeout=0.2) as client, pytest.raises(UnavailableError, match="is the broker running"):
+        client.availability()
+
+
+def test_waiting_for_a_task_ends_in_time_while_the_broker_is_away(away: config.Config) -> None:
+    with QuantumResource(client=Client(config=away), session="s") as resource:
+        before = time.monotonic()
+        with pytest.raises((WaitTimeoutError, UnavailableError)):
+            resource.wait("1", 0.3)
+        # Not the client's own 30 s, and by far not the outage that a wait without an end bears.
+        assert time.monotonic() - before < 15
+
+
+def test_waiting_bears_a_broker_in_trouble_without_hammering_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    broken = Broken(failures=3)
+    resource = QuantumResource(client=cast("Client", broken), session="s")
+    assert resource.wait("1") == {"1": 1}
+    assert len(pauses) == 3
+    assert min(pauses) > 0.1
+
+
+@pytest.mark.parametrize("shots", [0, -1, 2**31, 10**30, 1.0, 1.5, True, False, None, "1", b"1", [1], float("inf")])
+def test_what_is_no_number_of_shots_is_refused_before_it_is_sent(shots: object) -> None:
+    with pytest.raises(BadRequestError, match="shots must be a whole number of at least 1") as caught:
+        check_shots(shots)
+    assert len(caught.value.text) < 200
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://", "tcp://host:x", "http://127.0.0.1:1", "ipc://" + "x" * 200])
+def test_an_address_that_is_none_is_named(away: config.Config, endpoint: str) -> None:
+    with Client(config=away, endpoint=endpoint, timeout=1) as client, pytest.raises(ConfigurationError) as caught:
+        client.availability()
+    assert endpoint in caught.value.text
+
+
+def test_keys_that_are_missing_or_broken_are_named(away: config.Config) -> None:
+    key = away.broker_key
+    key.write_text("no key")
+    with pytest.raises(ConfigurationError, match=f"{key} is no key"):
+        Client(config=away)
+    key.unlink()
+    with pytest.raises(ConfigurationError, match=f"cannot read the key {key}: .*`warden keys`"):
+        Client(config=away)
+
+
+def test_keys_are_made_once_and_only_their_secret_halves_are_secret(tmp_path: Path) -> None:
+    made = trust.make_keys(tmp_path)
+    assert {path.name for path in made} == {"broker.key", "broker.key_secret", "worker.key", "worker.key_secret"}
+    assert {path.stat().st_mode & 0o777 for path in made if path.suffix == ".key_secret"} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in made if path.suffix == ".key"} == {0o644}
+    before = {path: path.read_bytes() for path in made}
+    assert trust.make_keys(tmp_path) == []
+    assert {path: path.read_bytes() for path in made} == before
+    public, secret = trust.key_pair(tmp_path / "broker.key_secret")
+    assert zmq.curve_public(secret) == public == trust.public_key(tmp_path / "broker.key")
+    assert trust.worker_keys(tmp_path) == {trust.public_key(tmp_path / "workers" / "worker.key")}
+
+
+def test_operators_are_names_or_numbers_of_users() -> None:
+    assert trust.uids(("root", 1234)) == {0, 1234}
+    with pytest.raises(ConfigurationError, match="'no-such-user'"):
+        trust.uids(("no-such-user",))

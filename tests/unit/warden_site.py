@@ -1,0 +1,193 @@
+"""A site of one's own: a munged, keys, a configuration, a broker and workers as real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from warden import config as configuration
+from warden.client import Client, QuantumResource
+from warden.events import Keep
+from warden.model import SECOND, Session, State, UnavailableError
+from warden.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from warden.config import Config
+
+SEQUENCES = Path(__file__).parent.parent / "samples" / "sequences"
+AFM = (SEQUENCES / "afm_square.json").read_text(encoding="utf-8")
+NOBODY = 65534
+WARDEN = str(Path(sys.executable).with_name("warden"))
+# The session that each site has from the beginning, of the user who runs the tests.
+SESSION = "the-session"
+# Nothing here takes so long; a test that waits for it has found something.
+LIMIT = 45.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:
+    """Wait for a condition, and fail by its name."""
+    end = time.monotonic() + limit
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {limit} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Site:
+    """`with Site() as site:`; every process that it starts is ended with it, and none may outlive it."""
+
+    def __init__(self) -> None:
+        # Short: the path of a socket has at most 107 characters.
+        self.room = Path(tempfile.mkdtemp(prefix="w", dir="/tmp"))
+        self.room.chmod(0o755)
+        self.file = self.room / "warden.toml"
+        self.munge_socket = self.room / "munge"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._logs = 0
+
+    def __enter__(self) -> Self:
+        if shutil.which("munged", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+            self.__exit__()
+            pytest.skip("munged is not installed")
+        self._start_munged()
+        self.configure()
+        self.warden("keys", check=True)
+        self._make_session()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        shutil.rmtree(self.room, ignore_errors=True)
+
+    def _start_munged(self) -> None:
+        key = self.room / "munge.key"
+        key.write_bytes(os.urandom(64))
+        key.chmod(0o400)
+        files = {"key": key, "pid": "munge.pid", "log": "munge.log", "seed": "munge.seed"}
+        options = [f"--{name}-file={self.room / file}" for name, file in files.items()]
+        munged = shutil.which("munged", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "munged"
+        self.start([munged, "--foreground", "--force", f"--socket={self.munge_socket}", *options])
+        wait_until(self.munge_socket.exists, "munged listens")
+
+    def configure(self, **sections: dict[str, Any]) -> Config:
+        """Write the configuration: what a test needs, then what a site needs."""
+        settings: dict[str, dict[str, Any]] = {
+            "qpu": {"name": "fresnel", "qubits": 8, "places": 4, "overhead": 0.5, "shot_rate": 0},
+            "broker": {
+                "clients": [f"ipc://{self.room}/c"],
+                "workers": [f"ipc://{self.room}/w"],
+                "state": str(self.room / "state"),
+                "keys": str(self.room / "keys"),
+                "heartbeat": 0.3,
+            },
+            "access": {"munge_socket": str(self.munge_socket), "operators": ["root", os.getuid()]},
+        }
+        for name, values in sections.items():
+            settings.setdefault(name, {}).update(values)
+        lines = []
+        for name, values in settings.items():
+            lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
+        self.file.write_text("\n".join(lines), encoding="utf-8")
+        self.config = configuration.load(self.file)
+        return self.config
+
+    def _make_session(self) -> None:
+        """Only root can acquire one; so that others can run these tests too, the store has it already."""
+        now = time.time_ns() // 1000
+        session = Session(id=SESSION, uid=os.getuid(), job="1", host="", acquired=now, expires=now + 3600 * SECOND)
+        (self.room / "state").mkdir()
+        store = Store(self.room / "state" / "warden.db")
+        store.begin()
+        store.apply([Keep(session)])
+        store.commit()
+        store.close()
+
+    # --- processes ---
+
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        self._logs += 1
+        log = self.room / f"{self._logs}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **options
+            )
+        process.log = log  # type: ignore[attr-defined]
+        self.processes.append(process)
+        return process
+
+    def start_broker(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
+        self.broker = self.start([WARDEN, "serve", "--config", str(self.file)])
+        if wait:
+            wait_until(lambda: "serving the QPU" in self.log_of(self.broker), "the broker serves")
+        return self.broker
+
+    def start_worker(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
+        self.worker = self.start([WARDEN, "worker", "--config", str(self.file)])
+        if wait:
+            self.wait_for(State.READY)
+        return self.worker
+
+    @staticmethod
+    def log_of(process: subprocess.Popen[bytes]) -> str:
+        return str(process.log.read_text(errors="replace"))  # type: ignore[attr-defined]
+
+    @staticmethod
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def warden(self, *arguments: str, check: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [WARDEN, *arguments, "--config", str(self.file)]
+        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=LIMIT, **options)
+
+    # --- clients ---
+
+    @contextlib.contextmanager
+    def client(self, timeout: float = 30.0) -> Iterator[Client]:
+        with Client(config=self.config, timeout=timeout) as client:
+            yield client
+
+    def state(self) -> State | None:
+        try:
+            with self.client(timeout=3) as client:
+                return client.availability().state
+        except UnavailableError:
+            return None
+
+    def wait_for(self, state: State) -> None:
+        wait_until(lambda: self.state() is state, f"the QPU is {state}")
+
+    @contextlib.contextmanager
+    def resource(self, session: str = SESSION, timeout: float = 30.0) -> Iterator[QuantumResource]:
+        with QuantumResource(client=Client(config=self.config, timeout=timeout), session=session) as resource:
+            yield resource
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
