@@ -183,7 +183,7 @@ def test_a_window_that_is_added_and_taken_back_leaves_the_calendar_as_it_was(
 )
 def test_a_rule_that_makes_no_sense_is_refused(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        Rule(**fields)  # type: ignore[arg-type]
+        Rule(**fields)
 
 
 def _window(start: int, end: int) -> Window:

@@ -25,7 +25,7 @@ from warden.qpu.timing import Timing
 
 
 def ready(**settings: object) -> tuple[Machine, Qpu]:
-    machine = Machine(**settings)  # type: ignore[arg-type]
+    machine = Machine(**settings)
     return machine, Qpu(machine)
 
 
@@ -69,7 +69,7 @@ def test_a_job_number_that_comes_again_for_another_user_ends_the_old_session() -
     old = machine.session(ALICE, "7")
     new = machine.session(BOB, "7")
     assert new.id != old.id
-    assert machine.disk.session(old.id).ended == T0  # type: ignore[union-attr]
+    assert machine.disk.session(old.id).ended == T0
 
 
 def test_places_are_counted_and_a_release_gives_one_back() -> None:
@@ -112,7 +112,7 @@ def test_a_lease_that_nobody_renews_runs_out_and_takes_the_tasks_with_it() -> No
     running, waiting = machine.start(session, 1000), machine.start(session)
     token = qpu.take().token
     machine.later(SETTINGS.lease / SECOND)
-    assert "lease ran out" in machine.disk.session(session.id).end_reason  # type: ignore[union-attr]
+    assert "lease ran out" in machine.disk.session(session.id).end_reason
     assert [machine.task(t.id).status for t in (running, waiting)] == [TaskStatus.CANCELLED] * 2
     assert qpu.told_to_stop(token)
     with pytest.raises(ForbiddenError, match="the session has ended: its lease ran out"):
@@ -125,8 +125,8 @@ def test_the_execution_host_that_sees_the_job_keeps_its_lease_alive() -> None:
     for _ in range(10):
         machine.later(SETTINGS.lease / SECOND / 2)
         assert machine.ask(wire.Renew(host="node1", jobs=("1", "3"))) == 1
-    assert machine.disk.session(here.id).ended is None  # type: ignore[union-attr]
-    assert machine.disk.session(elsewhere.id).ended is not None  # type: ignore[union-attr]
+    assert machine.disk.session(here.id).ended is None
+    assert machine.disk.session(elsewhere.id).ended is not None
 
 
 def test_use_keeps_a_lease_alive_but_an_operator_s_look_does_not() -> None:
@@ -137,8 +137,8 @@ def test_use_keeps_a_lease_alive_but_an_operator_s_look_does_not() -> None:
         machine.later(SETTINGS.lease / SECOND / 2)
         machine.task(tasks[ALICE].id, ALICE)
         machine.task(tasks[BOB].id, OPERATOR)
-    assert machine.disk.session(used.id).ended is None  # type: ignore[union-attr]
-    assert machine.disk.session(watched.id).ended is not None  # type: ignore[union-attr]
+    assert machine.disk.session(used.id).ended is None
+    assert machine.disk.session(watched.id).ended is not None
 
 
 def test_another_user_s_tasks_and_sessions_do_not_exist() -> None:
@@ -204,7 +204,7 @@ def test_a_task_runs_and_its_owner_gets_the_counts() -> None:
     done = machine.task(task.id, ALICE)
     assert (done.status, done.counts, done.shots_done) == (TaskStatus.COMPLETED, {"01": 60, "10": 40}, 100)
     assert "completed in 1 run" in done.log[-1]
-    assert machine.disk.session(session.id).shots == 100  # type: ignore[union-attr]
+    assert machine.disk.session(session.id).shots == 100
 
 
 def test_first_come_first_served_across_sessions_and_one_at_a_time() -> None:
@@ -350,7 +350,7 @@ def test_releasing_a_session_stops_its_run_and_cancels_what_waits() -> None:
     assert {machine.task(t.id).status for t in (running, waiting)} == {TaskStatus.CANCELLED}
     qpu.finish(0)
     assert len(qpu.runs) == 1
-    assert machine.disk.session(session.id).qpu_time == SECOND  # type: ignore[union-attr]
+    assert machine.disk.session(session.id).qpu_time == SECOND
 
 
 # --- waiting for a task ---
@@ -717,7 +717,7 @@ def test_a_result_that_comes_twice_counts_once() -> None:
     qpu._say(finished)
     qpu._say(finished)
     assert machine.task(task.id).counts == {"01": 100}
-    assert machine.disk.session(session.id).shots == 100  # type: ignore[union-attr]
+    assert machine.disk.session(session.id).shots == 100
 
 
 def test_a_worker_that_holds_an_unknown_run_is_told_to_stop_it() -> None:
@@ -745,7 +745,7 @@ def test_a_result_that_cannot_be_true_fails_its_task_alone(lie: dict[str, object
     session = machine.session()
     victim, other = machine.start(session), machine.start(session)
     qpu.take()
-    qpu.finish(**lie)  # type: ignore[arg-type]
+    qpu.finish(**lie)
     failed = machine.task(victim.id)
     assert failed.status is TaskStatus.FAILED
     assert complaint in failed.error
@@ -753,7 +753,7 @@ def test_a_result_that_cannot_be_true_fails_its_task_alone(lie: dict[str, object
     qpu.take()
     qpu.finish()
     assert machine.task(other.id).status is TaskStatus.COMPLETED
-    assert machine.disk.session(session.id).shots == 100  # type: ignore[union-attr]
+    assert machine.disk.session(session.id).shots == 100
 
 
 def test_no_time_is_accounted_that_has_not_passed() -> None:

@@ -133,7 +133,7 @@ class Site:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **options
             )
-        process.log = log  # type: ignore[attr-defined]
+        process.log = log
         self.processes.append(process)
         return process
 
@@ -151,7 +151,7 @@ class Site:
 
     @staticmethod
     def log_of(process: subprocess.Popen[bytes]) -> str:
-        return str(process.log.read_text(errors="replace"))  # type: ignore[attr-defined]
+        return str(process.log.read_text(errors="replace"))
 
     @staticmethod
     def kill(process: subprocess.Popen[bytes]) -> None:
