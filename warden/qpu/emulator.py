@@ -33,8 +33,9 @@ def sample(order: Order) -> list[str]:
         # Pulser's kinds of errors differ from version to version, and a user's sequence may hit any of them.
         raise ValueError(f"Pulser refuses the sequence: {error}") from error
     states, cumulated = _distribution(sequence)
-    draws = np.random.default_rng([order.seed, order.task]).random(order.first_shot + order.shots)[order.first_shot :]
-    return [states[i] for i in np.searchsorted(cumulated, draws, side="right")]
+    draws: np.ndarray = np.random.default_rng([order.seed, order.task]).random(order.first_shot + order.shots)
+    drawn: list[str] = np.array(states)[np.searchsorted(cumulated, draws[order.first_shot :], side="right")].tolist()
+    return drawn
 
 
 def _distribution(sequence: pulser.Sequence) -> tuple[list[str], np.ndarray]:
