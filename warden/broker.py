@@ -119,19 +119,27 @@ class Broker:
                 effects += produced
             self._store.commit()
         except StoreError as error:
-            self._failing = True
-            self._forget(events, error)
+            log.error("the store cannot be written: %s", error)  # noqa: TRY400 - the disk is at fault, no code
+            self._forget(events, f"the broker cannot write its store ({error})")
+            return
+        except Exception:
+            log.exception("a bug of the broker: %s", ", ".join(type(event).__name__ for event in events))
+            # Only the event that hits it shall suffer.
+            alone = len(events) == 1
+            self._forget(events if alone else [], "this request hits a bug of the broker, see its log")
+            for event in events if not alone else []:
+                self._turn([event])
             return
         self._failing = False
         for effect in effects:
             self._carry_out(effect)
 
-    def _forget(self, events: list[Event], error: StoreError) -> None:
+    def _forget(self, events: list[Event], why: str) -> None:
         """Nothing of this turn is on disk, so nothing of it has happened: go on from what is on disk."""
-        log.error("the store cannot be written: %s", error)
+        self._failing = True
         self._store.rollback()
         self._core = self._new_core(self._store.remember())
-        sorry = UnavailableError(f"the broker cannot write its store ({error}): nothing was accepted, try again later")
+        sorry = UnavailableError(f"{why}: nothing was accepted, try again later")
         for event in events:
             if isinstance(event, Asked):
                 self._carry_out(Refuse(event, sorry))

@@ -138,10 +138,10 @@ def add(config: Path, delay: str, length: str, reason: str) -> None:
 @console.config_option
 def cancel(config: Path, start: str) -> None:
     """Take back a window that was added; START as `warden calibrate plan` prints it."""
-    from warden import report  # noqa: PLC0415
+    from warden.model import clock  # noqa: PLC0415
 
     with _client(config) as client:
-        matching = [window for window in client.plan(1000) if report.clock(window.start) == start]
+        matching = [window for window in client.plan(1000) if clock(window.start) == start]
         window = client.cancel_window(matching[0].start if matching else 0)
     click.echo(f"taken back: the window {_span(window)}")
 

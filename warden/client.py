@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 # A request without an answer is sent again on a new connection; every request may be repeated.
 _AGAIN = 3.0
 # The longest that one request waits at the broker for a task.
-_POLL = 20 * SECOND
+_POLL = 5 * SECOND
 # Between two attempts of `wait` at a broker in trouble.
 _PAUSE = 0.5
 # How long `wait` bears a broker that is away: an acknowledged task outlives it.

@@ -132,7 +132,11 @@ class Config(_Section, frozen=True, kw_only=True):
 
     @property
     def client_endpoint(self) -> str:
-        return self.client.endpoint or self.broker.clients[0]
+        return self.client.endpoint or _reachable(self.broker.clients[0])
+
+    @property
+    def worker_endpoint(self) -> str:
+        return _reachable(self.broker.workers[0])
 
     @property
     def broker_key(self) -> Path:
@@ -202,6 +206,11 @@ def duration(value: Any) -> Micros:
             if length < _LONGEST:
                 return round(length)
     raise ValueError(f"{value!r} is no duration: write seconds, or for instance '90s', '3min', '1h30min'")
+
+
+def _reachable(address: str) -> str:
+    """An address to listen at as one to connect to, on the same host."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//*:", "//127.0.0.1:")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ about a window to the microsecond, and floats of today's epoch do not hold micro
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from typing import ClassVar
 
@@ -16,6 +17,11 @@ Micros = int
 SECOND: Micros = 1_000_000
 # As far ahead as anybody is told about windows; `qpu_window` never reports more.
 HORIZON: Micros = 7 * 24 * 3600 * SECOND
+
+
+def clock(time: Micros) -> str:
+    """UTC, to the second, as logs and people write it."""
+    return dt.datetime.fromtimestamp(time // SECOND, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class State(enum.StrEnum):
@@ -140,6 +146,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shots_left(self) -> int:
         return self.shots - self.shots_done
+
+    def public(self) -> Task:
+        """The task as its user sees it: counts once they are complete, nothing of the broker's own."""
+        counts = self.counts if self.status is TaskStatus.COMPLETED else {}
+        return msgspec.structs.replace(self, counts=counts, key="", run=None)
 
 
 class WardenError(Exception):

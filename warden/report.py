@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import pwd
 from typing import TYPE_CHECKING, Any
 
 from warden.console import one_line, table
-from warden.model import SECOND, Availability, Micros, Session, State, Task, TaskStatus, Window
+from warden.model import SECOND, Availability, Micros, Session, State, Task, TaskStatus, Window, clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _BAR = 40
-
-
-def clock(time: Micros | None) -> str:
-    """UTC, to the second."""
-    if time is None:
-        return "-"
-    return dt.datetime.fromtimestamp(time // SECOND, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def span(window: Window) -> str:
@@ -76,14 +68,24 @@ def window_facts(window: Window) -> dict[str, Any]:
 
 def windows(plan: Iterable[Window]) -> str:
     rows = [
-        (clock(w.start), clock(w.end), length(w.end - w.start) if w.end else "open", w.kind, w.reason) for w in plan
+        (clock(w.start), clock(w.end) if w.end else "-", length(w.end - w.start) if w.end else "open", w.kind, w.reason)
+        for w in plan
     ]
     return table(rows, ("START", "END", "LENGTH", "KIND", "REASON")) if rows else "no window is planned"
 
 
 def sessions(found: Iterable[Session]) -> str:
     rows = [
-        (s.job, user(s.uid), s.host, clock(s.acquired), clock(s.ended), s.tasks, s.shots, s.qpu_time / SECOND)
+        (
+            s.job,
+            user(s.uid),
+            s.host,
+            clock(s.acquired),
+            clock(s.ended) if s.ended else "-",
+            s.tasks,
+            s.shots,
+            s.qpu_time / SECOND,
+        )
         for s in found
     ]
     headers = ("JOB", "USER", "HOST", "ACQUIRED", "ENDED", "TASKS", "SHOTS", "QPU s")

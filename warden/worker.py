@@ -36,10 +36,11 @@ class Worker:
         """
         self._config = config
         self._instance = str(uuid.uuid4())
-        self._emulator = Emulator(config.qpu.device, config.qpu.seed)
-        log.info("the device %s is ready", self._emulator.specs.name)
+        # Before the emulator, which takes seconds to come up: a missing key is told at once.
         self._context = zmq.Context()
         self._broker = self._connect()
+        self._emulator = Emulator(config.qpu.device, config.qpu.seed)
+        log.info("the device %s is ready", self._emulator.specs.name)
         self._interval: Micros = config.broker.heartbeat
         self._job: _Job | None = None
         self._result: wire.RunFinished | None = None
@@ -90,7 +91,7 @@ class Worker:
         connection.heartbeat_timeout = 15_000
         # Beats to a broker that is away are of no use later.
         connection.sndhwm = 10
-        address = self._config.broker.workers[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//*:", "//127.0.0.1:")
+        address = self._config.worker_endpoint
         try:
             connection.connect(address)
         except zmq.ZMQError as error:

@@ -20,7 +20,19 @@ USER, OPERATOR, ROOT = 1001, 900, 0
 OPERATORS = frozenset({OPERATOR})
 ROOM = Path(warden.__file__).parent
 
-PURE = ["model", "calibration", "policy", "core", "events", "authority", "sequence", "wire", "qpu/timing"]
+PURE = [
+    "model",
+    "calibration",
+    "policy",
+    "core",
+    "ledger",
+    "dispatch",
+    "events",
+    "authority",
+    "sequence",
+    "wire",
+    "qpu/timing",
+]
 # Everything that a pure module may know; no socket, file, clock, randomness or process hides in these.
 HARMLESS = {"__future__", "datetime", "enum", "heapq", "itertools", "typing", "collections", "msgspec", "msgpack", "re"}
 
