@@ -124,15 +124,15 @@ class Broker:
             return
         except Exception:
             log.exception("a bug of the broker: %s", ", ".join(type(event).__name__ for event in events))
-            # Only the event that hits it shall suffer.
-            alone = len(events) == 1
-            self._forget(events if alone else [], "this request hits a bug of the broker, see its log")
-            for event in events if not alone else []:
-                self._turn([event])
+            # Only the event that hits it shall suffer: the others get turns of their own.
+            self._forget(events if len(events) == 1 else [], "this request hits a bug of the broker, see its log")
+        else:
+            self._failing = False
+            for effect in effects:
+                self._carry_out(effect)
             return
-        self._failing = False
-        for effect in effects:
-            self._carry_out(effect)
+        for event in events if len(events) > 1 else []:
+            self._turn([event])
 
     def _forget(self, events: list[Event], why: str) -> None:
         """Nothing of this turn is on disk, so nothing of it has happened: go on from what is on disk."""

@@ -648,6 +648,22 @@ def test_a_run_is_repeated_when_its_worker_comes_without_it_and_the_log_says_so(
     assert any("was lost with its worker and will be repeated" in line for line in done.log)
 
 
+def test_a_task_that_loses_its_worker_again_and_again_gives_the_qpu_to_others() -> None:
+    machine, qpu = ready()
+    session = machine.session()
+    deadly, harmless = machine.start(session), machine.start(session)
+    for life in range(2, 20):
+        if qpu.runs[-1].task == harmless.id:
+            break
+        qpu.die()
+        machine.later(10)
+        qpu = Qpu(machine, instance=f"w{life}")
+    else:
+        pytest.fail("the task behind it never ran")
+    assert machine.task(deadly.id).status is TaskStatus.FAILED
+    assert "was lost" in machine.task(deadly.id).error
+
+
 def test_a_lost_worker_s_run_keeps_the_qpu_until_a_worker_is_there() -> None:
     machine, qpu = ready()
     task = machine.start(machine.session())
