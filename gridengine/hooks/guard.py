@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Never
@@ -26,6 +27,8 @@ GO_ON, AGAIN, JOB_ERROR = 0, 99, 100
 
 # Before the configuration is read, and if it cannot be.
 DEFAULT_LIMIT = 60.0
+# After its limit a hook has so long to say so and to end; then the kernel ends it.
+_GRACE = 2.0
 
 
 def exit_status(error: BaseException | None) -> int:
@@ -61,6 +64,11 @@ class Guard:
         self._timer = threading.Timer(seconds, self._expire, (seconds,))
         self._timer.daemon = True
         self._timer.start()
+        # No thread runs while a library keeps the interpreter's lock, and one that writes what nobody reads stays
+        # there. The shell around us makes 99 of this end, and 0 in an epilog.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
 
     def run(self, hook: Callable[[Guard], None], *, report: Callable[[str], None]) -> Never:
         """Run the hook and end the process. `report` tells Grid Engine why the job is in error."""

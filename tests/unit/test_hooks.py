@@ -1,0 +1,521 @@
+"""Prolog and epilog without Grid Engine: how a hook ends, and what it believes and writes in a job's spool."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gridengine.hooks
+from gridengine.hooks import guard, job
+from gridengine.hooks.job import HookError, HookJob
+from warden import model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BIN = Path(gridengine.hooks.__file__).parent / "bin"
+OWNER = pwd.getpwnam("nobody")
+# Nothing may take longer than this here, also on a busy machine.
+LIMIT = 30
+
+
+# --- how a hook ends ---
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, 0),
+        (model.BadRequestError("x"), 100),
+        (model.ForbiddenError("x"), 100),
+        (model.LimitError("x"), 100),
+        (model.BusyError("x"), 99),
+        (model.UnavailableError("x"), 99),
+        (model.ConfigurationError("x"), 99),
+        (model.UnauthenticatedError("x"), 99),
+        (model.NotFoundError("x"), 99),
+        (model.WardenError("x"), 99),
+        (HookError("x"), 99),
+        (OSError(28, "No space left on device"), 99),
+        (MemoryError(), 99),
+        (RecursionError(), 99),
+        (KeyboardInterrupt(), 99),
+        (SystemExit(1), 99),
+        (SystemExit(0), 99),
+        (GeneratorExit(), 99),
+    ],
+)
+def test_exit_status_of_what_became_of_a_hook(error: BaseException | None, status: int) -> None:
+    assert guard.exit_status(error) == status
+
+
+def test_explanation_is_one_line() -> None:
+    assert guard.explain(model.BusyError("two\nlines\x1b[31m")) == "two lines [31m"
+    assert guard.explain(KeyError("x")) == "this should not happen: KeyError: 'x'"
+
+
+def guarded(body: str, *, on_expiry: int = 99, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a hook in a process of its own, as Grid Engine does."""
+    program = f"""
+{before}
+import os, sys, threading, time
+from gridengine.hooks import guard
+from warden import model
+def hook(running):
+{textwrap.indent(textwrap.dedent(body), "    ")}
+def report(reason):
+    os.write(1, ("reported: " + reason).encode())
+guard.Guard("hook", on_expiry={on_expiry}).run(hook, report=report)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said", "reported"),
+    [
+        ("pass", 0, "", ""),
+        ("raise model.BusyError('taken')", 99, "hook: taken\n", ""),
+        ("raise model.ForbiddenError('not you')", 100, "hook: not you\n", "reported: not you"),
+        ("sys.exit(1)", 99, "hook: this should not happen: SystemExit: 1\n", ""),
+        ("1 / 0", 99, "hook: this should not happen: ZeroDivisionError: division by zero\n", ""),
+        # What still runs does not keep it.
+        ("threading.Thread(target=time.sleep, args=(999,)).start()", 0, "", ""),
+        ("import atexit; atexit.register(lambda: os._exit(1))", 0, "", ""),
+        ("os.close(2); raise model.BusyError('taken')", 99, "", ""),
+        ("sys.stdout.close(); os.close(1); raise model.ForbiddenError('not you')", 100, "hook: not you\n", ""),
+    ],
+)
+def test_hook_ends_as_it_should_whatever_happens_in_it(body: str, status: int, said: str, reported: str) -> None:
+    done = guarded(body)
+    assert (done.returncode, done.stderr, done.stdout) == (status, said, reported)
+
+
+def test_hook_that_waits_in_a_library_ends_in_time() -> None:
+    begun = time.monotonic()
+    done = guarded("running.limit(0.5); import ctypes; ctypes.CDLL(None).sleep(999)")
+    assert (done.returncode, done.stderr) == (99, "hook: not done within 0.5 s\n")
+    assert time.monotonic() - begun < 10
+
+
+def test_epilog_that_waits_in_a_library_ends_in_time_and_well() -> None:
+    assert guarded("running.limit(0.5); import ctypes; ctypes.CDLL(None).sleep(999)", on_expiry=0).returncode == 0
+
+
+def test_hook_in_an_endless_loop_ends_in_time() -> None:
+    assert guarded("running.limit(0.5)\nwhile True: pass").returncode == 99
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # A library that keeps the interpreter's lock, as loading a library from a dead file server does.
+        "running.limit(0.5); import ctypes; ctypes.PyDLL(None).sleep(999)",
+        # Nobody reads what the hook says.
+        """
+        reading, writing = os.pipe()
+        os.dup2(writing, 2)
+        os.set_blocking(2, False)
+        try:
+            while True:
+                os.write(2, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(2, True)
+        running.limit(0.5)
+        time.sleep(999)
+        """,
+    ],
+    ids=["in a library that lets nobody else run", "while nobody reads its output"],
+)
+@pytest.mark.parametrize("hindered", [False, True], ids=["usually", "with signals ignored and blocked"])
+def test_hook_that_cannot_even_watch_itself_is_killed(body: str, hindered: bool) -> None:
+    inherited = "import signal; signal.signal(14, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, [14])"
+    begun = time.monotonic()
+    done = guarded(body, before=inherited if hindered else "")
+    # The shell around it makes 99 of this, and 0 for the epilog.
+    assert done.returncode == -14
+    assert time.monotonic() - begun < 20
+
+
+# --- the shell around it ---
+
+OUTCOMES: dict[str, tuple[str | None, int]] = {
+    "0": ("exit 0", 0),
+    "99": ("exit 99", 99),
+    "100": ("exit 100", 100),
+    "1": ("exit 1", 99),
+    "2": ("exit 2", 99),
+    "255": ("exit 255", 99),
+    "killed": ("kill -9 $$", 99),
+    "alarm": ("kill -14 $$", 99),
+    "crash": ("kill -11 $$", 99),
+    "missing": (None, 99),
+}
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Callable[[str | None], Path]:
+    """The programs that Grid Engine starts, beside an interpreter that does as it is told, or none."""
+
+    def make(interpreter: str | None) -> Path:
+        for name in ("qpu-prolog", "qpu-epilog"):
+            shutil.copy(BIN / name, tmp_path / name)
+            (tmp_path / name).chmod(0o755)
+        if interpreter is not None:
+            (tmp_path / "python").write_text(f'#!/bin/sh\necho "$@"\n{interpreter}\n')
+            (tmp_path / "python").chmod(0o755)
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_no_interpreter_makes_another_status(programs: Callable[[str | None], Path], outcome: str) -> None:
+    interpreter, status = OUTCOMES[outcome]
+    folder = programs(interpreter)
+    for name, expected in (("qpu-prolog", status), ("qpu-epilog", 0)):
+        done = subprocess.run([folder / name, "7", "0", "alice", "h"], capture_output=True, check=False, timeout=LIMIT)
+        assert (name, done.returncode) == (name, expected)
+
+
+def test_interpreter_is_isolated_and_gets_the_arguments_as_they_are(programs: Callable[[str | None], Path]) -> None:
+    folder = programs("exit 0")
+    for hook in ("prolog", "epilog"):
+        done = subprocess.run(
+            [folder / f"qpu-{hook}", "7", "a b", "*", "$HOME"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=LIMIT,
+        )
+        assert done.stdout == f"-I -m gridengine.hooks.{hook} 7 a b * $HOME\n"
+
+
+def test_neither_path_nor_environment_leads_the_shell_astray(
+    programs: Callable[[str | None], Path], tmp_path: Path
+) -> None:
+    folder = programs("exit 0")
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    for name in ("python", "case", "exit", "echo", "[", "test", "sh"):
+        (trap / name).write_text("#!/bin/sh\ntouch /tmp/sprung-$PPID\nexit 1\n")
+        (trap / name).chmod(0o755)
+    environment = {"PATH": str(trap), "ENV": str(trap / "sh"), "BASH_ENV": str(trap / "sh"), "IFS": "/p"}
+    environment |= {f"BASH_FUNC_{name}%%": "() { touch sprung; }" for name in ("exit", "case", "echo")}
+    done = subprocess.run(
+        [folder / "qpu-prolog", "7"], env=environment, cwd=tmp_path, capture_output=True, check=False, timeout=LIMIT
+    )
+    assert done.returncode == 0
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("hook", ["prolog", "epilog"])
+def test_hook_without_its_arguments_sends_the_job_back(hook: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", f"gridengine.hooks.{hook}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 99
+    assert done.stderr.startswith(f"qpu-{hook}: wants four arguments")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("hook", ["prolog", "epilog"])
+def test_check_tells_that_a_hook_can_start(hook: str) -> None:
+    command = [sys.executable, "-I", "-m", f"gridengine.hooks.{hook}", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+    assert (done.returncode, done.stdout) == (0, "ok\n")
+
+
+# --- the job and its spool ---
+
+CONFIG = "add_grp_id=20000\njob_id=7\njob_owner={owner}\nhost=node1\nja_task_id=0\njob_name=x\n"
+ENVIRONMENT = "HOME=/home/alice\nPATH=/bin\n"
+
+
+class Spool:
+    """A job's spool as Grid Engine makes it, but for its owner: the tests may run as anybody."""
+
+    def __init__(self, folder: Path, name: str = "7.1") -> None:
+        self.folder = folder / name
+        self.folder.mkdir()
+        self.config = self.folder / "config"
+        self.environment = self.folder / "environment"
+        self.error = self.folder / "error"
+        self.config.write_text(CONFIG.format(owner=OWNER.pw_name))
+        self.environment.write_text(ENVIRONMENT)
+        self.error.write_text("")
+
+    def job(self, *, number: str = "7", task: str = "0", owner: str = OWNER.pw_name) -> HookJob:
+        environment = {
+            "SGE_JOB_SPOOL_DIR": str(self.folder),
+            "SGE_ROOT": "/sge",
+            "PATH": "/evil",
+            "SGE_CELL": "default",
+        }
+        return HookJob.read((number, task, owner, "node1"), environment)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path)
+
+
+def test_job_is_what_arguments_and_spool_say(spool: Spool) -> None:
+    found = spool.job()
+    assert (found.name, found.owner, found.uid, found.task) == ("7", OWNER.pw_name, OWNER.pw_uid, "")
+    assert found.cell == {"SGE_ROOT": "/sge", "SGE_CELL": "default"}
+    assert spool.job(task="undefined").name == "7"
+
+
+def test_task_of_an_array_has_a_name_of_its_own(tmp_path: Path) -> None:
+    assert Spool(tmp_path, "7.3").job(task="3").name == "7.3"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("7", "0", OWNER.pw_name),
+        ("7", "0", OWNER.pw_name, "node1", "x"),
+        ("", "0", OWNER.pw_name, "node1"),
+        ("7\n", "0", OWNER.pw_name, "node1"),
+        ("../7", "0", OWNER.pw_name, "node1"),
+        ("-7", "0", OWNER.pw_name, "node1"),
+        ("\u0667", "0", OWNER.pw_name, "node1"),
+        ("7", "x", OWNER.pw_name, "node1"),
+        ("7", "2", OWNER.pw_name, "node1"),
+        ("8", "0", OWNER.pw_name, "node1"),
+        ("7", "0", "nobody-at-all", "node1"),
+        ("7", "0", "root", "node1"),
+        ("$job_id", "$ja_task_id", "$job_owner", "$host"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(spool: Spool, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(HookError):
+        HookJob.read(arguments, {"SGE_JOB_SPOOL_DIR": str(spool.folder)})
+
+
+@pytest.mark.parametrize("place", [None, "", "7.1", "/", "/nonexistent/7.1", "/proc/self/7.1"])
+def test_spool_that_is_none_is_refused(place: str | None) -> None:
+    environment = {} if place is None else {"SGE_JOB_SPOOL_DIR": place}
+    with pytest.raises(HookError):
+        HookJob.read(("7", "0", OWNER.pw_name, "node1"), environment)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "job_id=7\n",
+        f"job_owner={OWNER.pw_name}\n",
+        f"job_id=8\njob_owner={OWNER.pw_name}\n",
+        "job_id=7\njob_owner=root\n",
+        # Later lines are the user's.
+        f"job_id=8\njob_owner={OWNER.pw_name}\njob_id=7\n",
+        f" job_id=7\njob_owner={OWNER.pw_name}\n",
+    ],
+)
+def test_spool_of_another_job_is_refused(spool: Spool, text: str) -> None:
+    spool.config.write_text(text)
+    with pytest.raises(HookError):
+        spool.job()
+
+
+def test_broken_utf8_in_a_spool_is_no_reason_to_fail(spool: Spool) -> None:
+    spool.config.write_bytes(CONFIG.format(owner=OWNER.pw_name).encode() + b"job_args=\xff\xfe\n")
+    spool.environment.write_bytes(b"X=\xff\n")
+    assert not spool.job().exported("WARDEN_ENDPOINT")
+
+
+Trick = "Callable[[Path], None]"
+
+
+def _link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def _hard_link(path: Path) -> None:
+    os.link(path, path.with_name("elsewhere"))
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("trick", [_link, _hard_link, _fifo, _folder, _missing])
+@pytest.mark.parametrize("name", ["config", "environment"])
+def test_files_that_grid_engine_did_not_make_are_neither_read_nor_written(
+    spool: Spool, name: str, trick: Callable[[Path], None]
+) -> None:
+    found = spool.job()
+    trick(spool.folder / name)
+    if name == "config":
+        with pytest.raises(HookError):
+            spool.job()
+    else:
+        with pytest.raises(HookError):
+            found.export({"A": "1"})
+        with pytest.raises(HookError):
+            found.exported("A")
+
+
+def test_spool_behind_a_link_is_refused(spool: Spool, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "7.1").symlink_to(spool.folder)
+    spool.folder = other / "7.1"
+    with pytest.raises(HookError):
+        spool.job()
+
+
+def test_spool_of_the_jobs_owner_is_refused(spool: Spool) -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+    spool.config.write_text(CONFIG.format(owner=me))
+    with pytest.raises(HookError, match="belongs to the job's owner"):
+        spool.job(owner=me)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_only_the_reason_may_stand_in_a_file_of_the_jobs_owner(spool: Spool) -> None:
+    for path in (spool.environment, spool.error):
+        os.chown(path, OWNER.pw_uid, OWNER.pw_gid)
+    with pytest.raises(HookError):
+        spool.job().export({"A": "1"})
+    spool.job().explain("why")
+    assert spool.error.read_text() == "why\n"
+
+
+def test_export_appends_in_place(spool: Spool) -> None:
+    before = spool.environment.stat()
+    spool.job().export({"A": "1", "B": 'x=y "z" $HOME ü'})
+    assert spool.environment.read_text() == ENVIRONMENT + 'A=1\nB=x=y "z" $HOME ü\n'
+    after = spool.environment.stat()
+    assert (after.st_ino, after.st_uid, after.st_mode) == (before.st_ino, before.st_uid, before.st_mode)
+    assert spool.job().exported("A")
+    assert not spool.job().exported("HOM")
+
+
+def test_export_after_half_a_line_begins_a_new_one(spool: Spool) -> None:
+    spool.environment.write_text("HALF=1")
+    spool.job().export({"A": "1"})
+    assert spool.environment.read_text() == "HALF=1\nA=1\n"
+
+
+@pytest.mark.parametrize("room", [0, 1, 5])
+def test_export_without_room_leaves_the_environment_as_it_was(spool: Spool, room: int) -> None:
+    # A limit on the size of files is a full disk that a test can have.
+    program = f"""
+import os, resource, sys
+from pathlib import Path
+from gridengine.hooks.job import HookJob, HookError
+job = HookJob.read(("7", "0", {OWNER.pw_name!r}, "node1"), {{"SGE_JOB_SPOOL_DIR": sys.argv[1]}})
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(ENVIRONMENT) + room},) * 2)
+try:
+    job.export({{"LONG": "x" * 100}})
+except HookError as error:
+    print(error.text)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(spool.folder)], capture_output=True, text=True, check=True, timeout=LIMIT
+    )
+    assert str(spool.folder) in done.stdout
+    assert spool.environment.read_text() == ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", "1"),
+        ("1A", "1"),
+        ("A B", "1"),
+        ("A=B", "1"),
+        ("A\n", "1"),
+        ("Ä", "1"),
+        ("A", "1\n2"),
+        ("A", "1\r"),
+        ("A", "\0"),
+        ("A", "\x1b[31m"),
+        ("A", "\u2028"),
+        ("A", "two\\nlines"),
+        ("A", "\udc80"),
+        ("A", "x" * 9998),
+    ],
+)
+def test_what_cannot_be_in_an_environment_is_refused(spool: Spool, name: str, value: str) -> None:
+    with pytest.raises(HookError):
+        spool.job().export({"GOOD": "1", name: value})
+    assert spool.environment.read_text() == ENVIRONMENT
+
+
+def test_longest_line_that_grid_engine_reads_is_taken() -> None:
+    assert len(job._line("A", "x" * 9997)) == 10000
+
+
+def test_only_requests_of_at_least_one_ask(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def requests(*arguments: object, **more: object) -> dict[str, str]:
+        asked.append((*arguments, more["environment"], more["limit"]))
+        return {"one": "1", "on_sge": "1.000000", "zero": "0", "zero_on_sge": "0.000000"}
+
+    monkeypatch.setattr("gridengine.jobs.hard_requests", requests)
+    found = [name for name in ("one", "on_sge", "zero", "zero_on_sge", "other") if spool.job().asked_for(name, limit=3)]
+    assert found == ["one", "on_sge"]
+    # The cell is named by Grid Engine's variables only.
+    assert asked[0] == ("7", {"SGE_ROOT": "/sge", "SGE_CELL": "default"}, 3)
+
+
+@given(
+    before=st.binary(max_size=50).map(lambda data: data.replace(b"\0", b"")),
+    variables=st.dictionaries(st.text(max_size=8), st.text(max_size=40), max_size=4)
+    | st.dictionaries(st.from_regex(r"[A-Z_]{1,5}", fullmatch=True), st.text("ab =\\n\n", max_size=8), max_size=4),
+)
+def test_export_leaves_whole_lines_and_all_that_was_there(
+    tmp_path_factory: pytest.TempPathFactory, before: bytes, variables: dict[str, str]
+) -> None:
+    spool = Spool(tmp_path_factory.mktemp("spool"))
+    spool.environment.write_bytes(before)
+    try:
+        spool.job().export(variables)
+    except HookError:
+        assert spool.environment.read_bytes() == before
+        return
+    after = spool.environment.read_bytes()
+    assert after.startswith(before)
+    added = after[len(before) :].decode()
+    assert (before + added.encode()).endswith(b"\n") or not variables
+    lines = [line for line in added.split("\n") if line]
+    assert lines == [f"{name}={value}" for name, value in variables.items()]
+    assert all(re.match(r"[A-Za-z_][A-Za-z0-9_]*=", line) for line in lines)
