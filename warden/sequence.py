@@ -53,7 +53,7 @@ def inspect(text: str, *, device: str | None, qubits: int | None) -> int:
     if device is not None and sequence.device.name != device:
         raise BadRequestError(
             f"the sequence is for the device {_short(sequence.device.name)!r}, this QPU is {device!r}: "
-            "use Sequence.switch_device(), or ask for another QPU"
+            "use Sequence.with_new_device(), or ask for another QPU"
         )
     if qubits is not None and atoms > qubits:
         raise BadRequestError(f"the sequence has {atoms} atoms, this QPU takes at most {qubits}")

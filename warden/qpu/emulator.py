@@ -28,7 +28,7 @@ def sample(order: Order) -> list[str]:
         sequence = pulser.Sequence.from_abstract_repr(order.sequence)
         if sequence.device != device:
             # Whatever limits the user's copy of the device has, ours count.
-            sequence = sequence.switch_device(device, strict=True)
+            sequence = sequence.with_new_device(device, strict=True)
     except Exception as error:
         # Pulser's kinds of errors differ from version to version, and a user's sequence may hit any of them.
         raise ValueError(f"Pulser refuses the sequence: {error}") from error
