@@ -14,13 +14,13 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from load_sensors.protocol import Value, serve
 from warden.model import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from warden.client import Client
     from warden.model import Availability
@@ -33,12 +33,20 @@ _PATIENCE = 0.8
 # Longer than that, an answer that is not there will not be of use.
 _TIMEOUT = 2.0
 
+T = TypeVar("T")
+
 
 def main() -> None:
-    inquirer = Inquirer()
-    inquirer.start()
-    serve(sys.stdin, sys.stdout, lambda: values(inquirer.ask(_PATIENCE)))
-    # The inquirer may be waiting for Warden; nobody needs its answer.
+    # Two, so that what hinders renewals (a host without MUNGE, for instance) does not hide the QPU from the cluster.
+    availability = Inquirer(lambda client: client.availability())
+    renewal = Inquirer(lambda client: client.renew(host=socket.gethostname(), jobs=tuple(live_jobs(Path.cwd()))))
+
+    def measure() -> Iterable[Value]:
+        renewal.ask(0)
+        return values(availability.ask(_PATIENCE))
+
+    serve(sys.stdin, sys.stdout, measure)
+    # An inquirer may be waiting for Warden; nobody needs its answer.
     os._exit(0)
 
 
@@ -56,39 +64,38 @@ def values(answer: Availability | None) -> list[Value]:
     return [Value("global", name, value) for name, value in facts.items()]
 
 
-class Inquirer(threading.Thread):
+class Inquirer(Generic[T]):
     """Speaks to Warden beside the loop that must answer in time; one question at a time."""
 
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
+    def __init__(self, inquire: Callable[[Client], T]) -> None:
+        self._inquire = inquire
         self._question = threading.Event()
         self._answered = threading.Event()
-        self._answer: Availability | None = None
+        self._answer: T | None = None
+        threading.Thread(target=self._run, daemon=True).start()
 
-    def ask(self, patience: float) -> Availability | None:
+    def ask(self, patience: float) -> T | None:
         """The answer to this question, or None if it does not come within `patience` seconds."""
         self._answered.clear()
         self._question.set()
         return self._answer if self._answered.wait(patience) else None
 
-    def run(self) -> None:
+    def _run(self) -> None:
         client: Client | None = None
         while True:
             self._question.wait()
             self._question.clear()
             try:
                 client = client or _client()
-                self._answer = client.availability()
-                self._answered.set()
-                client.renew(host=socket.gethostname(), jobs=tuple(live_jobs(Path.cwd())))
+                self._answer = self._inquire(client)
             except Exception:  # noqa: BLE001 - nothing may end this thread; without an answer the sensor says offline
                 self._answer = None
-                self._answered.set()
                 # A new one reads the configuration and the keys again: they may have been the trouble.
                 with contextlib.suppress(Exception):
                     if client is not None:
                         client.close()
                 client = None
+            self._answered.set()
 
 
 def live_jobs(spool: Path) -> Iterable[str]:
