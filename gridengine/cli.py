@@ -173,12 +173,14 @@ def _client() -> Client:
 
 
 def _read(path: str) -> str:
+    name = "on standard input" if path == "-" else path
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        # As bytes: how Python reads text from standard input depends on the user's locale.
+        return (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8")
     except OSError as error:
-        raise console.Failure(f"cannot read the sequence {path}: {error.strerror}") from None
+        raise console.Failure(f"cannot read the sequence {name}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise console.Failure(f"{path} is no text: write it with Sequence.to_abstract_repr()") from None
+        raise console.Failure(f"the sequence {name} is no text: write it with Sequence.to_abstract_repr()") from None
 
 
 def _shots(text: str) -> int:
