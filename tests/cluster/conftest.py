@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grid import Grid
 
 # At the end: labcluster is no part of the kit, but everything else comes from the wheel that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -24,3 +25,18 @@ def lab() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def lab_grid(lab: Cluster) -> Grid:
+    return Grid(lab)
+
+
+@pytest.fixture
+def grid(lab_grid: Grid) -> Iterator[Grid]:
+    """The cluster, free before and after; whatever a test does to it, no queue may be in error then."""
+    yield lab_grid
+    try:
+        assert lab_grid.queues_in_error() == []
+    finally:
+        lab_grid.free()

@@ -1,0 +1,92 @@
+"""Prolog and epilog on real Grid Engine, while everything that they need fails: no queue ever goes into error."""
+
+from collections.abc import Iterator
+
+import faults
+import pytest
+from faults import FAULTS, PASSING, Fault
+from grid import MASTER, NODES, WAITS, Grid
+
+QPU = ("-l", "qpu=1")
+HOOK_LIMIT = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stale(lab_grid: Grid) -> Iterator[None]:
+    """Load values that nobody corrects, so that jobs meet the hooks whatever Warden does; and impatient hooks."""
+    with lab_grid.configured(prolog_wait=f"0.3\nhook_limit = {HOOK_LIMIT}"), faults.stale_values(lab_grid):
+        yield
+
+
+@pytest.mark.parametrize("fault", FAULTS + PASSING, ids=lambda fault: fault.name)
+def test_job_waits_for_the_end_of_what_its_prolog_meets_and_then_runs(grid: Grid, fault: Fault) -> None:
+    with fault.breaks(grid):
+        job = grid.submit("exit 3\n", *QPU)
+        # Twice what a hook may take, and what Grid Engine needs around them.
+        grid.until("the job to be back in the queue", lambda: "R" in grid.state(job), limit=2 * HOOK_LIMIT + 15)
+        assert fault.says in grid.output(job)
+        assert grid.queues_in_error() == []
+    record = grid.finish(job)
+    assert (record["failed"], record["exit_status"]) == ("0", "3")
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.in_epilog], ids=lambda fault: fault.name)
+def test_job_ends_well_whatever_its_epilog_meets(grid: Grid, fault: Fault) -> None:
+    job = grid.submit(WAITS, *QPU)
+    grid.until("the job to run", lambda: grid.runs(job))
+    assert [session["job"] for session in grid.sessions()] == [job]
+    with fault.breaks(grid):
+        grid.let_go(job)
+        record = grid.finish(job)
+        assert grid.queues_in_error() == []
+    assert (record["failed"], record["exit_status"], len(grid.records(job))) == ("0", "3", 1)
+    # What the epilog could not release is left to the lease.
+    assert {session["job"] for session in grid.sessions()} <= {job}
+
+
+def test_job_of_a_user_who_may_not_says_why_and_waits_for_an_admin(grid: Grid) -> None:
+    with faults.impostor(grid, "forbids"):
+        job = grid.submit("exit 3\n", *QPU)
+        grid.until("the job to be in error", lambda: grid.state(job) == "Eqw")
+        assert "this user may not use this QPU: ask its operator" in grid.why(job)
+    grid.lab.run(MASTER, ["qmod", "-cj", job], check=False)
+    assert grid.finish(job)["exit_status"] == "3"
+
+
+def test_job_that_asked_for_nothing_never_meets_warden(grid: Grid) -> None:
+    with faults.stranger(grid):
+        job = grid.submit("env; exit 3\n", "-l", "hostname=node1")
+        assert grid.finish(job)["exit_status"] == "3"
+        assert grid.lab.log(MASTER, "impostor").read_text() == ""
+    assert "WARDEN" not in grid.output(job)
+    assert "QRMI" not in grid.output(job)
+
+
+def test_job_that_asked_for_nothing_runs_whatever_is_broken(grid: Grid) -> None:
+    with faults.hidden(grid, "/etc/warden"), faults.munge_down(grid, "node1"):
+        job = grid.submit("exit 3\n", "-l", "hostname=node1")
+        assert grid.finish(job)["exit_status"] == "3"
+    assert "qpu-" not in grid.output(job)
+
+
+def test_job_deleted_during_its_prolog_leaves_no_session(grid: Grid) -> None:
+    with faults.broker_hangs(grid):
+        job = grid.submit("exit 3\n", *QPU)
+        grid.until("its prolog", lambda: any("prolog" in line for node in NODES for line in grid.hooks(node)))
+        grid.lab.run(MASTER, ["qdel", job])
+        grid.until("the job to be gone", lambda: not grid.state(job))
+    assert grid.sessions() == []
+
+
+def test_hooks_end_when_the_qmaster_does_not_answer(grid: Grid) -> None:
+    job = grid.submit(WAITS, *QPU)
+    grid.until("the job to run", lambda: grid.runs(job))
+    with faults.qmaster_hangs(grid):
+        grid.let_go(job)
+        # The epilog does not need the qmaster.
+        grid.until("the session to end", lambda: grid.sessions() == [])
+    assert grid.finish(job)["exit_status"] == "3"
+
+
+def test_no_hook_is_left_behind(grid: Grid) -> None:
+    assert {node: grid.hooks(node) for node in NODES} == {node: [] for node in NODES}

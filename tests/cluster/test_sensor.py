@@ -1,0 +1,104 @@
+"""The load sensor on real Grid Engine: what qhost shows, whatever happens to the QPU; and the leases of living jobs."""
+
+import signal
+from collections.abc import Iterator
+
+import faults
+import pytest
+from grid import WAITS, Grid
+
+# Longer than a host may take from one renewal to the next.
+LEASE = 6
+NOTHING = {"qpu": "0.000000", "qpu_state": "offline", "qpu_window": "0.000000", "qpu_qubits": "0.000000"}
+MAINTENANCE = {"qpu": "0.000000", "qpu_state": "maintenance", "qpu_window": "0.000000", "qpu_qubits": "14.000000"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_lease(lab_grid: Grid) -> Iterator[None]:
+    with lab_grid.configured(seed=f"1\n[session]\nlease = {LEASE}"):
+        lab_grid.restart_warden()
+        yield
+    lab_grid.restart_warden()
+
+
+@pytest.fixture(autouse=True)
+def offered(grid: Grid) -> None:
+    grid.until("the QPU to be offered", lambda: shows(grid, "ready"))
+
+
+def shows(grid: Grid, state: str) -> bool:
+    return grid.load_values().get("qpu_state") == state
+
+
+def test_qhost_follows_drain_and_resume(grid: Grid) -> None:
+    with faults.drained(grid):
+        grid.until("qhost to show it", lambda: grid.load_values() == MAINTENANCE)
+    grid.until("qhost to show the end of it", lambda: shows(grid, "ready"))
+    grid.until("qhost to offer its place", lambda: grid.load_values()["qpu"] == "1.000000")
+
+
+def test_qhost_says_nothing_of_the_places_that_a_job_has_taken(grid: Grid) -> None:
+    job = grid.submit(WAITS, "-l", "qpu=1")
+    grid.until("the job to run", lambda: grid.runs(job))
+    assert grid.load_values()["qpu"] == "0.000000"
+    assert shows(grid, "ready")
+    grid.let_go(job)
+    grid.finish(job)
+
+
+def test_lost_worker_is_offline_until_there_is_another(grid: Grid) -> None:
+    grid.lab.stop_worker(signal.SIGKILL)
+    try:
+        grid.until("qhost to show it", lambda: shows(grid, "offline") and grid.load_values()["qpu"] == "0.000000")
+    finally:
+        grid.lab.start_worker()
+    grid.until("qhost to show the new one", lambda: shows(grid, "ready"))
+
+
+def test_killed_broker_is_offline_and_a_job_waits_for_the_next(grid: Grid) -> None:
+    grid.lab.stop_broker(signal.SIGKILL)
+    try:
+        grid.until("qhost to show it", lambda: grid.load_values() == NOTHING)
+        job = grid.submit("exit 3\n", "-l", "qpu=1")
+        grid.until("qstat to say why", lambda: grid.lacks_the_qpu(job))
+    finally:
+        grid.lab.start_broker()
+    assert grid.finish(job)["exit_status"] == "3"
+
+
+def test_hanging_broker_is_offline(grid: Grid) -> None:
+    with faults.broker_hangs(grid):
+        grid.until("qhost to show it", lambda: grid.load_values() == NOTHING)
+    grid.until("qhost to show the end of it", lambda: shows(grid, "ready"))
+
+
+def test_host_without_munge_does_not_hide_the_qpu_from_all_others(grid: Grid) -> None:
+    with faults.munge_down(grid, "node1"):
+        seen = []
+        grid.until("several reports", lambda: seen.append(grid.load_values()["qpu_state"]) or len(seen) > 25)
+        assert set(seen) == {"ready"}
+
+
+def test_living_job_keeps_its_session_beyond_its_lease(grid: Grid) -> None:
+    job = grid.submit(WAITS, "-l", "qpu=1")
+    grid.until("the job to run", lambda: grid.runs(job))
+    [session] = grid.sessions()
+    first = session["expires"]
+    grid.until("a renewal", lambda: grid.sessions()[0]["expires"] > first + LEASE * 1_000_000)
+    grid.let_go(job)
+    grid.finish(job)
+    assert grid.sessions() == []
+
+
+def test_job_that_is_gone_without_an_epilog_frees_the_qpu_when_its_lease_ends(grid: Grid) -> None:
+    job = grid.submit(WAITS, "-l", "qpu=1,hostname=node1")
+    grid.until("the job to run", lambda: grid.runs(job))
+    grid.lab.run("node1", ["pkill", "-KILL", "-x", "sge_shepherd"])
+    grid.lab.run("node1", ["pkill", "-KILL", "-u", "alice"], check=False)
+    grid.until("Grid Engine to miss it", lambda: not grid.state(job))
+    # Grid Engine gives the place away at once; the next job's prolog waits for the lease.
+    following = grid.submit("exit 3\n", "-l", "qpu=1,hostname=node2")
+    assert grid.finish(following)["exit_status"] == "3"
+    [session] = [session for session in grid.sessions(ended=True) if session["job"] == job]
+    assert session["end_reason"] != "released"
+    assert session["ended"] >= session["expires"]
