@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -50,6 +51,9 @@ def run(sequence: str, shots: str, output: Path | None, as_json: bool) -> None:
     from warden.client import QuantumResource  # noqa: PLC0415
 
     text, number = _read(sequence), _shots(shots)
+    if output is not None:
+        # The QPU's time must not be spent on counts that cannot be kept.
+        _write(output, "")
     with QuantumResource() as resource:
         task = resource.task_start(text, number)
         try:
@@ -58,7 +62,7 @@ def run(sequence: str, shots: str, output: Path | None, as_json: bool) -> None:
             resource.task_stop(task)
             raise
     if output is not None:
-        _write(output, counts)
+        _write(output, json.dumps(counts) + "\n")
     if as_json:
         console.print_json({"task": int(task), "shots": number, "counts": counts})
     else:
@@ -71,7 +75,7 @@ def run(sequence: str, shots: str, output: Path | None, as_json: bool) -> None:
 @click.option("--name", help="The job's name.")
 @click.option("--output", metavar="FILE", help="Where the job's output goes.")
 @click.option("--queue", help="Only this queue.")
-@click.option("--wait", is_flag=True, help="Wait for the job, print its output file's path, exit with its status.")
+@click.option("--wait", is_flag=True, help="Wait for the job, and exit with its status.")
 @console.json_option
 def submit(
     command: tuple[str, ...],
@@ -192,11 +196,9 @@ def _shots(text: str) -> int:
         raise console.Failure(f"shots must be a whole number of at least 1, not {text!r}") from None
 
 
-def _write(path: Path, counts: dict[str, int]) -> None:
-    import json  # noqa: PLC0415
-
+def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(json.dumps(counts) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise console.Failure(f"cannot write the counts to {path}: {error.strerror}") from None
 

@@ -46,7 +46,7 @@ suspend_interval 00:05:00
 priority 0
 min_cpu_interval 00:05:00
 processors UNDEFINED
-qtype BATCH INTERACTIVE
+qtype BATCH
 ckpt_list NONE
 pe_list NONE
 rerun FALSE

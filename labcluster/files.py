@@ -59,8 +59,9 @@ def _write_etc(layout: Layout) -> None:
     shutil.chown(key, "munge", "munge")
     broker = layout.etc / BROKER_USER
     shutil.rmtree(broker, ignore_errors=True)
-    broker.mkdir()
-    _chown_as(layout, broker, BROKER_USER)
+    # The hooks, as root, trust what lies in it; only the keys are the broker's.
+    (broker / "keys").mkdir(parents=True)
+    _chown_as(layout, broker / "keys", BROKER_USER)
 
 
 def _write_accounts(etc: Path) -> None:

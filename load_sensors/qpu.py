@@ -99,17 +99,28 @@ class Inquirer(Generic[T]):
 
 
 def live_jobs(spool: Path) -> Iterable[str]:
-    """The jobs that this host's execd runs, by the names of their folders in its spool, where it starts its sensors."""
+    """The jobs that this host's execd runs, by the names of their folders in its spool, where it starts its sensors.
+
+    A folder may stay long after its job, while its owner keeps the shepherd from going on; its exit status tells.
+    """
     try:
         entries = os.listdir(spool / "active_jobs")  # noqa: PTH208 - names are all that is needed
     except OSError:
         return
     for entry in entries:
         # The folder of a job that is no array ends in .1, as that of an array's first task.
-        if re.fullmatch(r"[0-9]{1,10}\.[0-9]{1,10}", entry):
+        if re.fullmatch(r"[0-9]{1,10}\.[0-9]{1,10}", entry) and not _has_ended(spool / "active_jobs" / entry):
             yield entry
             if entry.endswith(".1"):
                 yield entry.removesuffix(".1")
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether the shepherd has written the job's exit status; it makes the file empty when the job starts."""
+    try:
+        return (folder / "exit_status").lstat().st_size > 0
+    except OSError:
+        return False
 
 
 def _client() -> Client:

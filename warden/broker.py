@@ -37,6 +37,8 @@ _TURN = 500
 _KNOWN = 100_000
 # A message is a sequence and some words; a larger one ends its connection before it fills our memory.
 _WORDS = 64 * 1024
+# Messages of a connection that wait for their turn.
+_AHEAD = 8
 
 
 class Broker:
@@ -221,6 +223,8 @@ class Broker:
         server.zap_domain = domain
         server.linger = 200
         server.maxmsgsize = self._settings.max_sequence + _WORDS
+        # What libzmq may hold for a connection that sends faster than we read.
+        server.rcvhwm = _AHEAD
         server.heartbeat_ivl = 5_000
         server.heartbeat_timeout = 15_000
         for address in addresses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -29,7 +30,9 @@ def serve(config: Path) -> None:
     from warden.config import load  # noqa: PLC0415
 
     _log()
-    with Broker(load(config)) as broker:
+    settings = load(config)
+    os.chdir("/")
+    with Broker(settings) as broker:
         broker.serve()
 
 
@@ -41,7 +44,9 @@ def worker(config: Path) -> None:
     from warden.worker import Worker  # noqa: PLC0415
 
     _log()
-    with Worker(load(config)) as running:
+    settings = load(config)
+    os.chdir("/")
+    with Worker(settings) as running:
         running.serve()
 
 
@@ -148,14 +153,17 @@ def cancel(config: Path, start: str) -> None:
 
 @main.command()
 @click.option("--all", "ended", is_flag=True, help="Those that have ended, too.")
+@click.option("--end", "job", metavar="JOB", help="End this job's session first: its tasks are cancelled.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
 @console.config_option
 @console.json_option
-def sessions(config: Path, ended: bool, limit: int, as_json: bool) -> None:
+def sessions(config: Path, ended: bool, job: str | None, limit: int, as_json: bool) -> None:
     """List the jobs that hold the QPU."""
     from warden import report  # noqa: PLC0415
 
     with _client(config) as client:
+        if job is not None:
+            _end_sessions(client, job)
         found = client.sessions(everybody=True, ended=ended, limit=limit)
     if as_json:
         console.print_json(found)
@@ -177,6 +185,14 @@ def tasks(config: Path, limit: int, as_json: bool) -> None:
         console.print_json(found)
     else:
         click.echo(report.tasks(found, with_users=True))
+
+
+def _end_sessions(client: Client, job: str) -> None:
+    found = client.sessions(everybody=True, job=job)
+    for session in found:
+        client.release(session.id)
+    if not found:
+        raise console.Failure(f"job {job} has no session: see `warden sessions`")
 
 
 def _client(config: Path) -> Client:

@@ -281,6 +281,8 @@ class QuantumResource:
 
     def task_start(self, sequence: str | Sequence, shots: int) -> str:
         """Queue a sequence (a `pulser.Sequence`, or its abstract representation) and return the task's id."""
+        if not isinstance(sequence, str) and not hasattr(sequence, "to_abstract_repr"):
+            raise BadRequestError(f"a sequence is a pulser.Sequence or its JSON text, not {type(sequence).__name__}")
         text = sequence if isinstance(sequence, str) else sequence.to_abstract_repr()
         return str(self._client.task_start(self._granted(), text, shots).id)
 
@@ -384,7 +386,7 @@ def task_number(task_id: str) -> int:
     Raises:
         BadRequestError: It is none.
     """
-    if not task_id.isascii() or not task_id.isdigit() or len(task_id) > 10:  # noqa: PLR2004 - digits of 2^31
+    if not isinstance(task_id, str) or not task_id.isascii() or not task_id.isdigit() or len(task_id) > 10:  # noqa: PLR2004 - digits of 2^31
         raise BadRequestError(f"{task_id!r} is no task: ids are numbers, see `qpu tasks`")
     return int(task_id)
 

@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -115,8 +115,8 @@ class CalibrationSection(_Section, frozen=True, kw_only=True):
     every: Duration
     duration: Duration
     offset: Duration = Duration(0)
-    kind: Annotated[str, msgspec.Meta(pattern=r"^(calibrating|maintenance)\Z")] = "calibrating"
-    reason: str = "calibration"
+    kind: Literal["calibrating", "maintenance"] = "calibrating"
+    reason: str = ""
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -156,7 +156,7 @@ class Config(_Section, frozen=True, kw_only=True):
                     duration=int(c.duration),
                     offset=int(c.offset),
                     kind=State(c.kind),
-                    reason=c.reason,
+                    reason=c.reason or c.kind,
                 )
                 for c in self.calibration
             )

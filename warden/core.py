@@ -279,7 +279,12 @@ class Core:
         if end is None and body.kind == State.CALIBRATING:
             raise BadRequestError("a calibration needs a duration")
         window = Window(start, end, State(body.kind), body.reason or body.kind)
-        self._keep_windows(self._calendar.with_window(window), now)
+        calendar = self._calendar
+        if body.start is None and window.kind is State.MAINTENANCE:
+            # Draining again says how long and why from now on.
+            for drain in self._drains(now):
+                calendar = calendar.without(drain)
+        self._keep_windows(calendar.with_window(window), now)
         self._ledger.note("window added", by=uid, start=start, end=end, kind=window.kind, reason=window.reason)
         return window
 
@@ -297,7 +302,7 @@ class Core:
         return found[0]
 
     def _resume(self, uid: int | None, now: Micros) -> Availability:
-        drains = [w for w in self._calendar.single if w.kind is State.MAINTENANCE and w.covers(now)]
+        drains = self._drains(now)
         if not drains:
             raise ConflictError("no maintenance is on: there is nothing to resume from")
         calendar = self._calendar
@@ -306,6 +311,9 @@ class Core:
         self._keep_windows(calendar, now)
         self._ledger.note("resumed", by=uid)
         return self.availability(now)
+
+    def _drains(self, now: Micros) -> list[Window]:
+        return [w for w in self._calendar.single if w.kind is State.MAINTENANCE and w.covers(now)]
 
     def _keep_windows(self, calendar: Calendar, now: Micros) -> None:
         ahead = tuple(window for window in calendar.single if window.end is None or window.end > now)
@@ -343,7 +351,7 @@ class Core:
 
     def _whose(self, uid: int | None, *, everybody: bool) -> int | None:
         if everybody and not authority.is_operator(uid, self._settings.operators):
-            raise ForbiddenError("only operators see everybody's: leave out --all to see your own")
+            raise ForbiddenError("only operators see everybody's: `qpu tasks` shows your own")
         return None if everybody else uid
 
     # --- the state of the QPU ---

@@ -135,7 +135,7 @@ class Ledger:
         task = replace(task, status=status, finished=now, error=error, log=(*task.log, line))
         self.account(task, wait_time=(now if task.started is None else task.started) - task.submitted)
         self.keep_task(task)
-        self.note("task ended", task=task.id, status=status, error=error)
+        self.note("task ended", task=task.id, status=status)
         self._answer_waiters([waiter for waiter in self._waiters if waiter.task == task.id], task)
         return task
 

@@ -31,7 +31,9 @@ def length(time: Micros) -> str:
 
 
 def availability(answer: Availability) -> str:
-    lines = [("QPU", answer.name), ("state", answer.state + (f" ({one_line(answer.reason)})" if answer.reason else ""))]
+    full = answer.state is State.READY and answer.used >= answer.places
+    remark = "all places are taken" if full else one_line(answer.reason)
+    lines = [("QPU", answer.name), ("state", answer.state + (f" ({remark})" if remark else ""))]
     if answer.state is not State.READY and answer.until is not None:
         lines.append(("until", f"{clock(answer.until)}, in {length(answer.until - answer.time)}"))
     lines.append(("sessions", f"{answer.used} of {answer.places}"))
@@ -68,7 +70,13 @@ def window_facts(window: Window) -> dict[str, Any]:
 
 def windows(plan: Iterable[Window]) -> str:
     rows = [
-        (clock(w.start), clock(w.end) if w.end else "-", length(w.end - w.start) if w.end else "open", w.kind, w.reason)
+        (
+            clock(w.start),
+            clock(w.end) if w.end else "-",
+            length(w.end // SECOND * SECOND - w.start // SECOND * SECOND) if w.end else "open",
+            w.kind,
+            w.reason,
+        )
         for w in plan
     ]
     return table(rows, ("START", "END", "LENGTH", "KIND", "REASON")) if rows else "no window is planned"

@@ -36,6 +36,8 @@ def inspect(text: str, *, device: str | None, qubits: int | None) -> int:
     Raises:
         BadRequestError: It is no JSON, no sequence, parametrized, for another device, or too large for this one.
     """
+    if not text.strip():
+        raise BadRequestError("this is not JSON (it is empty): write it with Sequence.to_abstract_repr()")
     try:
         sequence = msgspec.json.decode(text, type=_Named)
     except msgspec.ValidationError as error:

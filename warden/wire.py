@@ -16,6 +16,8 @@ from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, Ward
 
 VERSION = 1
 
+_PARTS = 200_000
+
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Uid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 TaskId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -322,7 +324,8 @@ def _packb(value: Any) -> bytes:
 
 def _unpackb(frame: bytes) -> dict[str, Any]:
     try:
-        value = msgpack.unpackb(frame)
+        # A few bytes can stand for millions of objects; nothing that is said here has so many parts.
+        value = msgpack.unpackb(frame, max_array_len=_PARTS, max_map_len=_PARTS)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise BadRequestError(f"not a message ({type(error).__name__})") from None
     if not isinstance(value, dict):

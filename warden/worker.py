@@ -213,7 +213,8 @@ class Worker:
             time=now - job.started,
             error=error,
         )
-        log.info("run %s: %s of %s shots done%s", job.run.token, len(done), job.run.shots, error and f": {error}")
+        # What Pulser says of a sequence may quote it: that is for its owner.
+        log.info("run %s: %s of %s shots done%s", job.run.token, len(done), job.run.shots, " (failed)" if error else "")
         self._abandon()
         self._send(self._result)
 

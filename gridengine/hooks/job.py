@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from gridengine import jobs
-from warden.model import WardenError
+from warden.model import BadRequestError, WardenError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,9 +78,18 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.number}.{self.task}" if self.task else self.number
 
     def asked_for(self, resource: str, *, limit: float) -> bool:
-        """Whether the job requested `resource`, in the qmaster's own words: nothing here can be forged by its owner."""
+        """Whether the job requested `resource`, in the qmaster's own words: nothing here can be forged by its owner.
+
+        Raises:
+            BadRequestError: It requested what Grid Engine takes for a number, and books for less than one place.
+        """
         value = jobs.hard_requests(self.number, environment=self.cell, limit=limit).get(resource)
-        return value is not None and value not in {"0", "0.000000"}
+        if value is None or value in {"0", "0.000000"}:
+            return False
+        # Grid Engine also takes 0x0, 00 or 0.5: it would start such a job without booking a place for it.
+        if not re.fullmatch(r"[1-9][0-9]{0,8}(\.0+)?", value):
+            raise BadRequestError(f"-l {resource}={value} asks for no whole place: ask for {resource}=1")
+        return True
 
     def export(self, variables: Mapping[str, str]) -> None:
         """Put variables into the environment of the job and of its epilog.

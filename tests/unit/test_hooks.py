@@ -21,6 +21,7 @@ import gridengine.hooks
 from gridengine.hooks import guard, job
 from gridengine.hooks.job import HookError, HookJob
 from warden import model
+from warden.model import BadRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +74,7 @@ def guarded(body: str, *, on_expiry: int = 99, before: str = "") -> subprocess.C
 import os, sys, threading, time
 from gridengine.hooks import guard
 from warden import model
+from warden.model import BadRequestError
 def hook(running):
 {textwrap.indent(textwrap.dedent(body), "    ")}
 def report(reason):
@@ -481,6 +483,16 @@ def test_what_cannot_be_in_an_environment_is_refused(spool: Spool, name: str, va
 
 def test_longest_line_that_grid_engine_reads_is_taken() -> None:
     assert len(job._line("A", "x" * 9997)) == 10000
+
+
+@pytest.mark.parametrize("value", ["00", "0x0", "0k", "0.5", "-1", "+0", "1.5", "", "INFINITY"])
+def test_request_that_books_no_whole_place_is_the_jobs_error(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setattr("gridengine.jobs.hard_requests", lambda *_, **__: {"qpu": value})
+    with pytest.raises(BadRequestError, match="whole place") as caught:
+        spool.job().asked_for("qpu", limit=3)
+    assert guard.exit_status(caught.value) == guard.JOB_ERROR
 
 
 def test_only_requests_of_at_least_one_ask(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,3 +326,12 @@ def test_failing_connections_leave_nothing_behind(sensor: Sensor, broker: FakeBr
     # Between two questions there may be connections, and may be none.
     assert max(descriptors) < 60
     assert sensor.memory() < memory + 3000
+
+
+def test_a_job_that_has_ended_does_not_live_though_its_folder_is_there(tmp_path: Path) -> None:
+    for name, status in (("7.1", ""), ("8.1", "0\n"), ("9.3", None)):
+        folder = tmp_path / "active_jobs" / name
+        folder.mkdir(parents=True)
+        if status is not None:
+            (folder / "exit_status").write_text(status)
+    assert set(qpu.live_jobs(tmp_path)) == {"7.1", "7", "9.3"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jsonschema
 import numpy as np
 import pulser
 from pulser.backend import StateResult
@@ -31,11 +32,18 @@ def sample(order: Order) -> list[str]:
             sequence = sequence.with_new_device(device, strict=True)
     except Exception as error:
         # Pulser's kinds of errors differ from version to version, and a user's sequence may hit any of them.
-        raise ValueError(f"Pulser refuses the sequence: {error}") from error
+        raise ValueError(f"Pulser refuses the sequence: {_reason(error)}") from error
     states, cumulated = _distribution(sequence)
     draws: np.ndarray = np.random.default_rng([order.seed, order.task]).random(order.first_shot + order.shots)
     drawn: list[str] = np.array(states)[np.searchsorted(cumulated, draws[order.first_shot :], side="right")].tolist()
     return drawn
+
+
+def _reason(error: Exception) -> str:
+    """Pulser's own words; not a schema's, which begin with the whole sequence and seldom come to the point."""
+    if isinstance(error, jsonschema.ValidationError):
+        return "it does not follow Pulser's schema: write it with Sequence.to_abstract_repr()"
+    return str(error)
 
 
 def _distribution(sequence: pulser.Sequence) -> tuple[list[str], np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import resource
 import signal
 import warnings
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 # Importing Pulser takes seconds on an idle machine.
 _IMPORTS_TAKE = 120
+# Address space of a run's process, in bytes: far more than the largest register needs, less than a machine has.
+_MEMORY = 8 * 2**30
 
 
 class Specs(msgspec.Struct, frozen=True):
@@ -157,8 +160,11 @@ def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "the emulation needs more memory than a run may have: make the sequence shorter or smaller"
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:1000]
