@@ -4,7 +4,7 @@ All atoms begin in the ground state. The laser is switched on far below resonanc
 neighbours repel each other so strongly that only every other atom of the ring can be excited. There are two ways to do
 that, 01010101 and 10101010, and the ring ends in both with the same probability.
 
-    python afm_ring.py afm_ring.json      writes the sequence for `qpu run afm_ring.json`
+    python afm_ring.py afm_ring.json      (a Python that has Pulser; qpu-python on the lab)
 """
 
 import sys

@@ -32,6 +32,7 @@ def plan(context: click.Context, config: Path, as_json: bool) -> None:
     """Show what `apply` would change. Changes nothing; exit status 3 if there is a difference, 0 if not."""
     changes = _planned(config)
     _show(changes, as_json, "nothing to do: the cluster is as the configuration says")
+    _warn(config)
     context.exit(DIFFERENT if changes else 0)
 
 
@@ -46,6 +47,7 @@ def apply(config: Path, as_json: bool) -> None:
     changes = _planned(config)
     deployment.apply(changes)
     _show(changes, as_json, "nothing to do: the cluster is as the configuration says")
+    _warn(config)
     hosts = deployment.hosts_to_restart(changes)
     if hosts and commands.version().flavour is Flavour.SGE:
         click.echo(
@@ -90,6 +92,20 @@ def acct(config: Path, as_json: bool, limit: int) -> None:
         return
     headers = ("JOB", "USER", "NAME", "TASKS", "SHOTS", "QPU s", "WAITED s", "WALLCLOCK s", "EXIT")
     click.echo(table([msgspec.structs.astuple(use) for use in uses], headers))
+
+
+def _warn(config: Path) -> None:
+    """Say what is not ours to change, and would hurt."""
+    from gridengine import commands, configuration, deployment
+    from gridengine.resources import Flavour
+
+    queues = deployment.interactive_queues(configuration.load(config))
+    if queues and commands.version().flavour is Flavour.SGE:
+        click.echo(
+            f"warning: {', '.join(queues)} also takes interactive jobs; SGE kills the hooks of qrsh, which puts queue "
+            "instances into error: set its qtype to BATCH, and give interactive jobs a queue without hooks",
+            err=True,
+        )
 
 
 def _planned(config: Path) -> list[Change]:

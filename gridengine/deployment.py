@@ -112,6 +112,12 @@ def hosts_to_restart(changes: Iterable[Change]) -> list[str]:
     return [item.place for item in new if item.place != "global"]
 
 
+def interactive_queues(settings: GridEngineSection) -> list[str]:
+    """Those of the queues that take interactive jobs, whose hooks SGE 8.1.9 kills: no hook can prevent the error state."""
+    texts = {queue: commands.run("qconf", "-sq", queue).stdout for queue in settings.queues}
+    return [queue for queue, text in texts.items() if "INTERACTIVE" in qconf_text.settings(text).get("qtype", "")]
+
+
 def _ours(item: Item, actual: Mapping[Item, str]) -> bool:
     text = actual[item]
     if item.kind is Kind.COMPLEX:

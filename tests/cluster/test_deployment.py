@@ -207,3 +207,14 @@ def test_each_job_is_accounted(lab: Cluster) -> None:
     assert account("alice") == [use]
     assert account("bob") == []
     assert job in call(lab, "qpu-admin", "acct").stdout
+
+
+def test_queue_that_takes_interactive_jobs_is_warned_of(lab: Cluster) -> None:
+    shell(lab, "qconf -mattr queue qtype 'BATCH INTERACTIVE' all.q")
+    try:
+        told = admin(lab, "plan")
+    finally:
+        shell(lab, "qconf -mattr queue qtype BATCH all.q")
+    assert told.returncode == 0
+    assert "all.q also takes interactive jobs" in told.stderr
+    assert admin(lab, "plan").stderr == ""
