@@ -1,6 +1,8 @@
 """A job in Python: build a Pulser sequence, run it on the QPU that the job was granted, look at the counts.
 
-qsub -l qpu=1 -b y python afm_job.py
+Submit it with a Python that has the kit and Pulser (on the lab: qpu-python):
+
+    qsub -l qpu=1 -cwd -b y python afm_job.py
 """
 
 from afm_ring import sequence
