@@ -1,8 +1,4 @@
-"""The loop around the core: ZeroMQ sockets, the clock and the store. What to do is decided in `core`.
-
-The loop works in turns: take what has come in, let the core decide, write everything with one commit, and only then
-send. So an answer never tells of anything that a crash could undo, however many clients share the commit.
-"""
+"""The loop around the engine: ZeroMQ sockets, who speaks on them, and the clock."""
 
 from __future__ import annotations
 
@@ -14,20 +10,19 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
 import zmq
 
-from warden import signals, trust, wire
-from warden.core import Core
-from warden.events import Answer, Asked, Note, Refuse, Remembered, Reported, Settings, Tell, Tick
-from warden.model import SECOND, ConfigurationError, UnavailableError, WardenError
+from warden import engine, signals, trust, wire
+from warden.engine import Door, Engine, Outgoing
+from warden.events import Settings, Tick
+from warden.model import SECOND, ConfigurationError, WardenError
 from warden.store import Store, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from warden.config import Config
-    from warden.events import Effect, Event
+    from warden.events import Event
 
 log = logging.getLogger("warden.broker")
 
@@ -62,11 +57,10 @@ class Broker:
         # Before the sockets: a second broker must not take the first one's place at them.
         self._store = Store(config.broker.state / "warden.db")
         try:
-            self._core = self._new_core(self._store.remember())
+            self._engine = Engine(self._settings, config.calendar, self._store, lambda: str(uuid.uuid4()))
         except StoreError as error:
             self._store.close()
             raise ConfigurationError(f"cannot use the store {config.broker.state / 'warden.db'}: {error}") from None
-        self._failing = False
         self._context = zmq.Context()
         try:
             self._zap = self._context.socket(zmq.REP)
@@ -103,91 +97,35 @@ class Broker:
                     self._admit()
                 self._turn([*self._reports(), *self._requests(), Tick()])
 
-    def _patience(self) -> int | None:
+    def _patience(self) -> int:
         """Milliseconds until the core wants to be woken; at most the heartbeat, in case the clock is stepped."""
         now = _now()
-        # What a failing disk kept the core from doing stays due: do not try it again at once, for ever.
-        wakeup = None if self._failing else self._core.next_wakeup(now)
+        wakeup = self._engine.next_wakeup(now)
         until = self._settings.heartbeat if wakeup is None else wakeup - now
         return max(0, min(until, self._settings.heartbeat)) // 1000 + 1
 
     def _turn(self, events: list[Event]) -> None:
-        effects: list[Effect] = []
-        try:
-            self._store.begin()
-            for event in events:
-                produced = self._core.handle(event, _now())
-                self._store.apply(produced)
-                effects += produced
-            self._store.commit()
-        except StoreError as error:
-            log.error("the store cannot be written: %s", error)  # noqa: TRY400 - the disk is at fault, no code
-            self._forget(events, f"the broker cannot write its store ({error})")
-            return
-        except Exception:
-            log.exception("a bug of the broker: %s", ", ".join(type(event).__name__ for event in events))
-            # Only the event that hits it shall suffer: the others get turns of their own.
-            self._forget(events if len(events) == 1 else [], "this request hits a bug of the broker, see its log")
-        else:
-            self._failing = False
-            for effect in effects:
-                self._carry_out(effect)
-            return
-        for event in events if len(events) > 1 else []:
-            self._turn([event])
-
-    def _forget(self, events: list[Event], why: str) -> None:
-        """Nothing of this turn is on disk, so nothing of it has happened: go on from what is on disk."""
-        self._failing = True
-        self._store.rollback()
-        self._core = self._new_core(self._store.remember())
-        sorry = UnavailableError(f"{why}: nothing was accepted, try again later")
-        for event in events:
-            if isinstance(event, Asked):
-                self._carry_out(Refuse(event, sorry))
-
-    def _carry_out(self, effect: Effect) -> None:
-        match effect:
-            case Answer(to=asked, result=result):
-                self._send(self._clients, asked.peer, wire.pack_answer(asked.correlation, result))
-            case Refuse(to=asked, error=error):
-                self._send(self._clients, asked.peer, wire.pack_refusal(asked.correlation, error))
-            case Tell(peer=peer, body=body):
-                if isinstance(body, wire.StartRun):
-                    try:
-                        body = msgspec.structs.replace(body, sequence=self._store.sequence(body.task))
-                    except StoreError as error:
-                        # The worker will show that it has no run, and the run will be repeated.
-                        log.error("run %s: the store cannot be read: %s", body.token, error)  # noqa: TRY400
-                        return
-                self._send(self._workers, peer, wire.pack(body))
-            case Note(event=event, facts=facts):
-                log.info("%s %s", event, " ".join(f"{name}={value}" for name, value in facts.items()))
-            case _:
-                pass
+        for outgoing in self._engine.turn(events, _now()):
+            self._send(outgoing)
 
     # --- what comes in ---
 
     def _requests(self) -> Iterator[Event]:
         for message in self._messages(self._clients):
             peer, frame = message[0].bytes, message[-1].bytes
-            correlation = wire.correlation_of(frame)
             try:
-                body = wire.unpack_request(frame)
-                if isinstance(body, wire.Hello):
-                    result = self._hello(message[-1], body)
-                    self._send(self._clients, peer, wire.pack_answer(correlation, result))
+                asked = engine.read_request(peer, self._user(message[-1]), frame)
+                if isinstance(asked.body, wire.Hello):
+                    welcome = wire.pack_answer(asked.correlation, self._hello(message[-1], asked.body))
+                    self._send(Outgoing(Door.CLIENTS, peer, welcome))
                 else:
-                    yield Asked(peer, correlation, self._user(message[-1]), body)
+                    yield asked
             except WardenError as error:
-                self._send(self._clients, peer, wire.pack_refusal(correlation, error))
+                self._send(Outgoing(Door.CLIENTS, peer, engine.refusal(frame, error)))
 
     def _reports(self) -> Iterator[Event]:
         for message in self._messages(self._workers):
-            try:
-                yield Reported(message[0].bytes, wire.unpack(message[-1].bytes, wire.FromWorker))
-            except WardenError as error:
-                log.warning("a worker sent what cannot be understood: %s", error)
+            yield engine.read_report(message[0].bytes, message[-1].bytes)
 
     @staticmethod
     def _messages(source: zmq.Socket[bytes]) -> Iterator[list[zmq.Frame]]:
@@ -251,14 +189,11 @@ class Broker:
             status = (b"200", b"OK", key) if welcome else (b"400", b"unknown key", b"")
             self._zap.send_multipart([version, request, *status, b""])
 
-    @staticmethod
-    def _send(server: zmq.Socket[bytes], peer: bytes, frame: bytes) -> None:
+    def _send(self, outgoing: Outgoing) -> None:
+        server = self._clients if outgoing.door is Door.CLIENTS else self._workers
         # A peer that is gone, or that does not read, loses its message: it asks again.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
-            server.send_multipart([peer, frame], zmq.NOBLOCK)
-
-    def _new_core(self, remembered: Remembered) -> Core:
-        return Core(self._settings, self._config.calendar, self._store, lambda: str(uuid.uuid4()), remembered)
+            server.send_multipart([outgoing.peer, outgoing.frame], zmq.NOBLOCK)
 
 
 def _settings(config: Config) -> Settings:

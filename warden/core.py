@@ -29,7 +29,6 @@ from warden.events import (
     Remembered,
     Reported,
     Settings,
-    Tick,
 )
 from warden.ledger import Ledger
 from warden.model import (
@@ -88,7 +87,7 @@ class Core:
                 self._asked(event, now)
             case Reported():
                 self._dispatcher.handle(event, now)
-            case Tick():
+            case _:
                 pass
         self._pass_time(now)
         self._dispatcher.start(self._calendar, now)

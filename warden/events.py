@@ -43,11 +43,28 @@ class Reported(msgspec.Struct, frozen=True):
     body: wire.Message
 
 
+class Garbled(msgspec.Struct, frozen=True):
+    """A worker's message that cannot be understood."""
+
+    peer: bytes
+    text: str
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The broker has come up: nobody could renew or open anything while it was away."""
+
+
+class Stepped(msgspec.Struct, frozen=True):
+    """Somebody has set the clock: it shows `by` more than the time that has passed since the last event."""
+
+    by: Micros
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
-Event = Asked | Reported | Tick
+Event = Asked | Reported | Garbled | Started | Stepped | Tick
 
 
 class Keep(msgspec.Struct, frozen=True):

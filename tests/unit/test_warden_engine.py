@@ -1,0 +1,182 @@
+"""A broker's turns on a real store: what a client hears, what a worker hears, and what a failing disk leaves of it."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from warden_machine import ALICE, ROOT, SETTINGS, T0, sequence
+
+from warden import engine, wire
+from warden.calibration import Calendar
+from warden.core import Core
+from warden.engine import Door, Engine, Outgoing
+from warden.events import Asked, Garbled, Reported, Started, Stepped, Tick
+from warden.model import BadRequestError
+from warden.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from warden.events import Effect, Event
+
+
+class Disk(Store):
+    """A store whose disk can be full."""
+
+    full = False
+
+    def commit(self) -> None:
+        if self.full:
+            raise StoreError("database or disk is full")
+        super().commit()
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    disk = Disk(":memory:")
+    yield disk
+    disk.close()
+
+
+@pytest.fixture
+def broker(disk: Disk) -> Engine:
+    return fresh(disk)
+
+
+@pytest.fixture
+def handled(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """The events that the core has taken in."""
+    events: list[Event] = []
+    handle = Core.handle
+
+    def watched(core: Core, event: Event, now: int) -> list[Effect]:
+        events.append(event)
+        return handle(core, event, now)
+
+    monkeypatch.setattr(Core, "handle", watched)
+    return events
+
+
+def fresh(disk: Disk) -> Engine:
+    ids = map(str, itertools.count(1))
+    return Engine(SETTINGS, Calendar(), disk, lambda: f"id-{next(ids)}")
+
+
+def answers(sent: list[Outgoing]) -> dict[bytes, dict[str, Any]]:
+    assert {outgoing.door for outgoing in sent} <= {Door.CLIENTS}
+    return {outgoing.peer: wire._unpackb(outgoing.frame) for outgoing in sent}
+
+
+def hello(peer: bytes = b"w") -> Reported:
+    return Reported(peer, wire.WorkerHello(instance="i", device="{}", device_name="AnalogDevice", qubits=4))
+
+
+ACQUIRE = wire.Acquire(job="7", uid=ALICE, host="node1")
+
+
+def test_one_turn_answers_all_that_was_asked_and_its_times_are_the_turn_s(broker: Engine) -> None:
+    asked = [Asked(b"a", 1, ROOT, wire.GetAvailability()), Asked(b"b", 2, ROOT, wire.GetPlan())]
+    heard = answers(broker.turn(asked, T0))
+    assert heard[b"a"]["id"] == 1
+    assert heard[b"a"]["ok"]["time"] == T0
+    assert heard[b"b"] == {"v": wire.VERSION, "id": 2, "ok": []}
+
+
+def test_a_run_leaves_with_its_sequence(broker: Engine) -> None:
+    session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
+    body = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
+    sent = broker.turn([Asked(b"a", 2, ALICE, body)], T0 + 1)
+    (order,) = [outgoing for outgoing in sent if outgoing.door is Door.WORKERS]
+    assert order.peer == b"w"
+    run = wire.unpack(order.frame, wire.ToWorker)
+    assert (run.shots, run.sequence) == (5, sequence(2))
+
+
+def test_on_a_full_disk_nothing_is_told_but_that_nothing_was_accepted(broker: Engine, disk: Disk) -> None:
+    disk.full = True
+    heard = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE), Tick()], T0))
+    assert heard[b"a"]["error"]["code"] == "unavailable"
+    assert "cannot write its store" in heard[b"a"]["error"]["text"]
+    assert broker.failing
+    assert broker.next_wakeup(T0) is None
+    disk.full = False
+    heard = answers(broker.turn([Asked(b"a", 2, ROOT, wire.ListSessions(everybody=True))], T0))
+    assert heard[b"a"]["ok"] == []
+    assert not broker.failing
+
+
+def test_what_was_acknowledged_is_there_for_the_next_broker(broker: Engine, disk: Disk) -> None:
+    broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)
+    heard = answers(fresh(disk).turn([Asked(b"b", 1, ROOT, wire.ListSessions(everybody=True))], T0))
+    assert [session["job"] for session in heard[b"b"]["ok"]] == ["7"]
+
+
+def test_a_request_that_hits_a_bug_is_refused_and_those_of_the_same_turn_are_not(
+    broker: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = Core.handle
+
+    def buggy(core: Core, event: Event, now: int) -> list[Effect]:
+        if isinstance(event, Asked) and isinstance(event.body, wire.GetTarget):
+            raise ZeroDivisionError
+        return handle(core, event, now)
+
+    monkeypatch.setattr(Core, "handle", buggy)
+    asked = [
+        Asked(b"a", 1, ROOT, wire.GetPlan()),
+        Asked(b"b", 1, ROOT, wire.GetTarget()),
+        Asked(b"c", 1, ROOT, wire.ListSessions()),
+    ]
+    heard = answers(broker.turn(asked, T0))
+    assert heard[b"a"]["ok"] == []
+    assert "bug" in heard[b"b"]["error"]["text"]
+    assert "ok" in heard[b"c"]
+    assert not broker.failing
+
+
+def test_what_nobody_says_again_is_taken_in_when_the_disk_is_back(
+    broker: Engine, disk: Disk, handled: list[Event]
+) -> None:
+    disk.full = True
+    broker.turn([Started(), hello(), Tick()], T0)
+    broker.turn([Stepped(5), Tick()], T0 + 1)
+    disk.full = False
+    handled.clear()
+    broker.turn([Tick()], T0 + 2)
+    assert handled == [Started(), Stepped(5), Tick()]
+    handled.clear()
+    broker.turn([Tick()], T0 + 3)
+    assert handled == [Tick()]
+
+
+def test_a_request_is_read_with_whose_it_is() -> None:
+    frame = wire.pack_request(7, wire.GetPlan(count=3))
+    assert engine.read_request(b"p", ALICE, frame) == Asked(b"p", 7, ALICE, wire.GetPlan(count=3))
+
+
+@pytest.mark.parametrize("frame", [b"", b"\xc1", wire.pack(wire.BrokerBeat())])
+def test_what_is_no_request_can_be_refused_all_the_same(frame: bytes) -> None:
+    with pytest.raises(BadRequestError) as refused:
+        engine.read_request(b"p", ALICE, frame)
+    _, error = wire.unpack_answer(engine.refusal(frame, refused.value))
+    assert isinstance(error, BadRequestError)
+
+
+def test_a_worker_s_words_are_understood_or_garbled() -> None:
+    beat = wire.WorkerBeat(instance="i")
+    assert engine.read_report(b"w", wire.pack(beat)) == Reported(b"w", beat)
+    garbled = engine.read_report(b"w", b"\xc1" * 9)
+    assert isinstance(garbled, Garbled)
+    assert garbled.peer == b"w"
+    assert "not a message" in garbled.text
+
+
+def test_the_engine_knows_no_socket_and_no_clock() -> None:
+    tree = ast.parse(Path(engine.__file__).read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not names & {"zmq", "time", "datetime", "socket", "uuid", "random", "os"}

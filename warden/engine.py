@@ -1,0 +1,155 @@
+"""A broker's turns without their sockets and their clock: events in, one commit, and then what is to be sent.
+
+A turn takes in what has come, lets the core decide, and writes everything with one commit before anything is sent. So
+an answer never tells of anything that a crash could undo, however many clients share the commit.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from warden import wire
+from warden.core import Core
+from warden.events import Answer, Asked, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
+from warden.model import UnavailableError, WardenError
+from warden.store import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from warden.calibration import Calendar
+    from warden.events import Effect, Event, Settings
+    from warden.model import Micros
+    from warden.store import Store
+
+log = logging.getLogger("warden.broker")
+
+# Of what a worker says that nobody understands, so much is told.
+_QUOTED = 500
+
+
+class Door(enum.Enum):
+    """Which of the broker's two sockets."""
+
+    CLIENTS = "clients"
+    WORKERS = "workers"
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """A message to be sent."""
+
+    door: Door
+    peer: bytes
+    frame: bytes
+
+
+class Engine:
+    """The core and its store."""
+
+    def __init__(self, settings: Settings, calendar: Calendar, store: Store, new_id: Callable[[], str]) -> None:
+        """Go on with what the store remembers.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        self._settings, self._calendar, self._store, self._new_id = settings, calendar, store, new_id
+        self._failing = False
+        self._owed: list[Event] = []
+        self._core = self._remembered()
+
+    @property
+    def failing(self) -> bool:
+        """Whether nothing of the last turn could be kept."""
+        return self._failing
+
+    def next_wakeup(self, now: Micros) -> Micros | None:
+        """When a turn is due even if nothing comes in; None while failing, when what is due stays due for ever."""
+        return None if self._failing else self._core.next_wakeup(now)
+
+    def turn(self, events: Sequence[Event], now: Micros) -> list[Outgoing]:
+        """Take in events of one moment, and return what is to be sent now that their effects are on disk.
+
+        Raises:
+            StoreError: The store can be neither written nor read.
+        """
+        events, self._owed = [*self._owed, *events], []
+        effects: list[Effect] = []
+        try:
+            self._store.begin()
+            for event in events:
+                produced = self._core.handle(event, now)
+                self._store.apply(produced)
+                effects += produced
+            self._store.commit()
+        except StoreError as error:
+            log.error("the store cannot be written: %s", error)  # noqa: TRY400 - the disk is at fault, no code
+            # Nobody says these again, as clients and workers do.
+            self._owed = [event for event in events if isinstance(event, Started | Stepped)]
+            return self._forget(events, f"the broker cannot write its store ({error})")
+        except Exception:
+            log.exception("a bug of the broker: %s", ", ".join(type(event).__name__ for event in events))
+            # Only the event that hits it shall suffer: the others get turns of their own.
+            alone = len(events) == 1
+            sent = self._forget(events if alone else [], "this request hits a bug of the broker, see its log")
+            return sent + [outgoing for event in events if not alone for outgoing in self.turn([event], now)]
+        self._failing = False
+        return [outgoing for effect in effects for outgoing in self._carried_out(effect)]
+
+    def _forget(self, events: Sequence[Event], why: str) -> list[Outgoing]:
+        """Nothing of this turn is on disk, so nothing of it has happened: go on from what is on disk."""
+        self._failing = True
+        self._store.rollback()
+        self._core = self._remembered()
+        sorry = UnavailableError(f"{why}: nothing was accepted, try again later")
+        asked = [event for event in events if isinstance(event, Asked)]
+        return [outgoing for event in asked for outgoing in self._carried_out(Refuse(event, sorry))]
+
+    def _carried_out(self, effect: Effect) -> list[Outgoing]:
+        match effect:
+            case Answer(to=asked, result=result):
+                return [Outgoing(Door.CLIENTS, asked.peer, wire.pack_answer(asked.correlation, result))]
+            case Refuse(to=asked, error=error):
+                return [Outgoing(Door.CLIENTS, asked.peer, wire.pack_refusal(asked.correlation, error))]
+            case Tell(peer=peer, body=wire.StartRun() as run):
+                try:
+                    run = msgspec.structs.replace(run, sequence=self._store.sequence(run.task))
+                except StoreError as error:
+                    # The worker will show that it has no run, and the run will be repeated.
+                    log.error("run %s: the store cannot be read: %s", run.token, error)  # noqa: TRY400
+                    return []
+                return [Outgoing(Door.WORKERS, peer, wire.pack(run))]
+            case Tell(peer=peer, body=body):
+                return [Outgoing(Door.WORKERS, peer, wire.pack(body))]
+            case Note(event=event, facts=facts):
+                log.info("%s %s", event, " ".join(f"{name}={value}" for name, value in facts.items()))
+        return []
+
+    def _remembered(self) -> Core:
+        return Core(self._settings, self._calendar, self._store, self._new_id, self._store.remember())
+
+
+def read_request(peer: bytes, uid: int | None, frame: bytes) -> Asked:
+    """What a client asks; `refusal` is for what this raises.
+
+    Raises:
+        WardenError: It cannot be understood.
+    """
+    return Asked(peer, wire.correlation_of(frame), uid, wire.unpack_request(frame))
+
+
+def refusal(frame: bytes, error: WardenError) -> bytes:
+    """The answer to a request that gets no further, even if nobody understands it."""
+    return wire.pack_refusal(wire.correlation_of(frame), error)
+
+
+def read_report(peer: bytes, frame: bytes) -> Reported | Garbled:
+    """What a worker says."""
+    try:
+        return Reported(peer, wire.unpack(frame, wire.FromWorker))
+    except WardenError as error:
+        log.warning("a worker sent what cannot be understood: %s", error)
+        return Garbled(peer, " ".join(error.text[:_QUOTED].split()))
