@@ -31,6 +31,7 @@ PURE = [
     "authority",
     "sequence",
     "wire",
+    "runner",
     "qpu/timing",
 ]
 # Everything that a pure module may know; no socket, file, clock, randomness or process hides in these.

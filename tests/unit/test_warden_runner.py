@@ -1,0 +1,271 @@
+"""A worker's half of the protocol, event by event; time is a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from warden import wire
+from warden.model import SECOND
+from warden.qpu.timing import Timing
+from warden.runner import Abandon, Action, Begin, Failure, Note, Runner, Send
+
+BEAT = 2 * SECOND
+T0 = 5_000 * SECOND
+
+
+def new(shot_rate: float = 10.0) -> Runner:
+    return Runner(
+        instance="me",
+        device_json="{}",
+        device_name="AnalogDevice",
+        qubits=8,
+        timing=Timing(overhead=SECOND, shot_rate=shot_rate),
+        heartbeat=BEAT,
+    )
+
+
+def taken(shot_rate: float = 10.0) -> Runner:
+    """A runner that the broker has taken at T0."""
+    runner = new(shot_rate)
+    runner.start(T0)
+    runner.hear(wire.Welcome(interval=BEAT), T0)
+    return runner
+
+
+def order(token: str = "t", shots: int = 20, limit: int | None = None) -> wire.StartRun:
+    return wire.StartRun(token=token, task=3, sequence="{}", first_shot=0, shots=shots, limit=limit)
+
+
+def said(actions: list[Action]) -> list[wire.Message]:
+    return [action.body for action in actions if isinstance(action, Send)]
+
+
+def done(actions: list[Action]) -> list[Action]:
+    """What is done to the emulation."""
+    return [action for action in actions if isinstance(action, Begin | Abandon)]
+
+
+def finished(**fields: Any) -> wire.RunFinished:
+    return wire.RunFinished(**{"instance": "me", "token": "t", "shots": 0, "counts": {}, **fields})
+
+
+def hello(token: str = "") -> wire.WorkerHello:
+    return wire.WorkerHello(instance="me", device="{}", device_name="AnalogDevice", qubits=8, token=token)
+
+
+def beat(token: str = "") -> wire.WorkerBeat:
+    return wire.WorkerBeat(instance="me", token=token)
+
+
+# --- showing that it lives ---
+
+
+def test_it_says_hello_with_each_beat_until_it_is_welcome() -> None:
+    runner = new()
+    assert said(runner.start(T0)) == [hello()]
+    assert runner.next_wakeup(T0) == T0 + BEAT
+    assert runner.tick(T0 + BEAT - 1) == []
+    assert said(runner.tick(T0 + BEAT)) == [hello()]
+    runner.hear(wire.Welcome(interval=BEAT), T0 + BEAT)
+    assert said(runner.tick(T0 + 2 * BEAT)) == [beat()]
+
+
+def test_it_beats_as_often_as_the_broker_says() -> None:
+    runner = new()
+    runner.start(T0)
+    runner.hear(wire.Welcome(interval=5 * SECOND), T0)
+    runner.tick(T0 + BEAT)
+    assert runner.next_wakeup(T0 + BEAT) == T0 + BEAT + 5 * SECOND
+
+
+def test_a_worker_that_is_late_is_due_now() -> None:
+    runner = taken()
+    assert runner.next_wakeup(T0 + 100 * BEAT) == T0 + 100 * BEAT
+    assert said(runner.tick(T0 + 100 * BEAT)) == [beat()]
+    assert runner.next_wakeup(T0 + 100 * BEAT) == T0 + 101 * BEAT
+
+
+def test_a_worker_that_was_forgotten_says_hello_at_once_and_then_with_its_beats() -> None:
+    runner = taken()
+    runner.hear(order(), T0)
+    heard = runner.hear(wire.Unwelcome(text="say hello again"), T0 + 1)
+    assert heard == [Note("the broker says: say hello again")]
+    assert runner.next_wakeup(T0 + 1) == T0 + 1
+    assert said(runner.tick(T0 + 1)) == [hello("t")]
+    assert runner.hear(wire.Unwelcome(text="say hello again"), T0 + 2) == []
+    assert runner.next_wakeup(T0 + 2) == T0 + 1 + BEAT
+
+
+def test_a_beat_of_the_broker_changes_nothing() -> None:
+    assert taken().hear(wire.BrokerBeat(), T0) == []
+
+
+# --- a run ---
+
+
+def test_a_run_is_emulated_and_its_shots_are_delivered_at_the_qpu_s_rate() -> None:
+    runner = taken()
+    assert done(runner.hear(order(shots=20), T0)) == [Begin(order(shots=20))]
+    assert said(runner.tick(T0 + BEAT)) == [beat("t")]
+    computed = T0 + 2 * BEAT
+    assert runner.computed("t", ["01"] * 15 + ["10"] * 5, computed) == []
+    assert runner.next_wakeup(computed) == computed
+    runner.tick(computed)
+    ready = computed + 2 * SECOND
+    assert runner.next_wakeup(computed) == ready
+    assert said(runner.tick(ready - 1)) == []
+    result = finished(shots=20, counts={"01": 15, "10": 5}, time=ready - T0)
+    sent = runner.tick(ready)
+    assert said(sent)[0] == result
+    assert done(sent) == []
+
+
+def test_without_a_pace_all_shots_are_there_when_they_are_computed() -> None:
+    runner = taken(shot_rate=0)
+    runner.hear(order(shots=3), T0)
+    (result,) = said(runner.computed("t", ["0", "1", "1"], T0 + 7))
+    assert result == finished(shots=3, counts={"0": 1, "1": 2}, time=7)
+
+
+def test_a_run_that_cannot_be_emulated_ends_with_the_reason_and_its_log_line_does_not_tell_it() -> None:
+    runner = taken()
+    runner.hear(order(), T0)
+    actions = runner.computed("t", Failure("Pulser refuses the sequence: secret"), T0 + 5)
+    assert said(actions) == [finished(time=5, error="Pulser refuses the sequence: secret")]
+    assert [action for action in actions if isinstance(action, Note)] == [Note("run t: 0 of 20 shots done (failed)")]
+
+
+def test_a_run_that_is_stopped_ends_with_the_shots_that_are_done() -> None:
+    runner = taken()
+    runner.hear(order(shots=20), T0)
+    runner.computed("t", ["01"] * 20, T0 + SECOND)
+    actions = runner.hear(wire.StopRun(token="t"), T0 + 2 * SECOND)
+    assert said(actions) == [finished(shots=10, counts={"01": 10}, time=2 * SECOND)]
+
+
+def test_a_run_that_is_stopped_while_it_is_emulated_has_no_shots_and_ends_its_emulation() -> None:
+    runner = taken()
+    runner.hear(order(), T0)
+    actions = runner.hear(wire.StopRun(token="t"), T0 + SECOND)
+    assert done(actions) == [Abandon()]
+    assert said(actions) == [finished(time=SECOND)]
+
+
+@pytest.mark.parametrize("message", [wire.StopRun(token="other"), wire.ForgetRun(token="t"), order("t", shots=9)])
+def test_a_run_is_disturbed_neither_by_words_about_another_nor_by_its_own_order_again(message: wire.Message) -> None:
+    runner = taken()
+    runner.hear(order(), T0)
+    assert runner.hear(message, T0) == []
+    assert runner.token == "t"
+
+
+def test_another_run_takes_the_place_of_the_one_at_hand() -> None:
+    runner = taken()
+    runner.hear(order("t"), T0)
+    actions = runner.hear(order("u"), T0 + 1)
+    assert done(actions) == [Abandon(), Begin(order("u"))]
+    assert said(actions) == []
+    assert runner.token == "u"
+    assert runner.computed("t", ["01"] * 20, T0 + 2) == []
+    runner.computed("u", ["10"] * 20, T0 + 2)
+    result = said(runner.tick(T0 + 3 * SECOND))[0]
+    assert isinstance(result, wire.RunFinished)
+    assert (result.token, result.counts) == ("u", {"10": 20})
+
+
+def test_another_run_takes_the_place_of_one_that_is_being_delivered_whose_emulation_has_ended() -> None:
+    runner = taken()
+    runner.hear(order("t"), T0)
+    runner.computed("t", ["01"] * 20, T0 + 1)
+    assert done(runner.hear(order("u"), T0 + 2)) == [Begin(order("u"))]
+
+
+# --- the deadline ---
+
+
+def test_at_its_deadline_a_run_ends_with_the_shots_that_are_done() -> None:
+    runner = taken()
+    runner.hear(order(shots=20, limit=1_500_000), T0)
+    runner.computed("t", ["01"] * 20, T0 + SECOND)
+    assert runner.next_wakeup(T0 + SECOND) == T0 + 1_500_000
+    assert said(runner.tick(T0 + 1_499_999)) == []
+    assert said(runner.tick(T0 + 1_500_000)) == [finished(shots=5, counts={"01": 5}, time=1_500_000)]
+
+
+def test_at_its_deadline_an_endless_emulation_is_ended() -> None:
+    runner = taken()
+    runner.hear(order(limit=SECOND), T0)
+    assert runner.next_wakeup(T0) == T0 + SECOND
+    actions = runner.tick(T0 + SECOND)
+    assert done(actions) == [Abandon()]
+    assert said(actions) == [finished(time=SECOND)]
+
+
+@pytest.mark.parametrize("outcome", [["01"] * 20, Failure("no memory")])
+def test_what_is_computed_after_the_deadline_comes_too_late(outcome: Any) -> None:
+    runner = taken(shot_rate=0)
+    runner.hear(order(limit=SECOND), T0)
+    actions = runner.computed("t", outcome, T0 + SECOND)
+    assert said(actions) == [finished(time=SECOND)]
+    assert done(actions) == []
+
+
+# --- the result ---
+
+
+def with_result() -> Runner:
+    runner = taken(shot_rate=0)
+    runner.hear(order(shots=1), T0)
+    runner.computed("t", ["01"], T0)
+    return runner
+
+
+RESULT = finished(shots=1, counts={"01": 1}, time=0)
+
+
+def test_a_result_is_offered_with_each_beat_until_the_broker_has_it() -> None:
+    runner = with_result()
+    for n in (1, 2):
+        assert said(runner.tick(T0 + n * BEAT)) == [beat("t"), RESULT]
+    runner.hear(wire.ForgetRun(token="other"), T0)
+    assert said(runner.tick(T0 + 3 * BEAT)) == [beat("t"), RESULT]
+    runner.hear(wire.ForgetRun(token="t"), T0)
+    assert said(runner.tick(T0 + 4 * BEAT)) == [beat()]
+
+
+def test_a_broker_that_comes_back_is_offered_the_result_when_it_says_welcome() -> None:
+    runner = with_result()
+    runner.hear(wire.Unwelcome(text="say hello again"), T0 + 1)
+    assert said(runner.tick(T0 + 1)) == [hello("t")]
+    assert said(runner.hear(wire.Welcome(interval=BEAT), T0 + 2)) == [RESULT]
+
+
+def test_the_order_of_a_run_whose_result_is_kept_does_not_start_it_again() -> None:
+    assert with_result().hear(order("t"), T0 + 1) == []
+
+
+def test_a_result_is_given_up_for_another_run() -> None:
+    runner = with_result()
+    assert done(runner.hear(order("u"), T0 + 1)) == [Begin(order("u"))]
+    assert said(runner.tick(T0 + BEAT)) == [beat("u")]
+
+
+# --- a broker that is away ---
+
+
+def test_a_run_goes_on_while_the_broker_is_away_and_when_it_comes_back_and_does_not_say_welcome() -> None:
+    runner = taken()
+    runner.hear(order(shots=100), T0)
+    runner.computed("t", ["01"] * 100, T0)
+    runner.hear(wire.Unwelcome(text="say hello again"), T0 + SECOND)
+    sent: list[wire.Message] = []
+    for n in range(1, 12):
+        actions = runner.tick(T0 + n * SECOND)
+        assert done(actions) == []
+        sent += said(actions)
+    assert hello("t") in sent
+    assert sent.count(finished(shots=100, counts={"01": 100}, time=10 * SECOND)) == 1
+    assert beat("t") not in sent
+    assert said(runner.hear(wire.Welcome(interval=BEAT), T0 + 20 * SECOND)) != []
