@@ -6,15 +6,15 @@ import collections
 import contextlib
 import logging
 import os
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 import zmq
 
 from warden import engine, signals, trust, wire
+from warden.clock import Clock
 from warden.engine import Door, Engine, Outgoing
-from warden.events import Settings, Tick
+from warden.events import Settings, Started, Stepped, Tick
 from warden.model import SECOND, ConfigurationError, WardenError
 from warden.store import Store, StoreError
 
@@ -49,6 +49,7 @@ class Broker:
         self._settings = _settings(config)
         self._public, self._secret = trust.key_pair(config.broker.keys / f"{trust.BROKER}.key_secret")
         self._workers_keys = trust.worker_keys(config.broker.keys)
+        self._clock = Clock()
         self._users: collections.OrderedDict[str, int] = collections.OrderedDict()
         try:
             config.broker.state.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,7 @@ class Broker:
         with signals.as_socket() as stop:
             for source in (self._zap, self._clients, self._workers, stop):
                 poller.register(source, zmq.POLLIN)
+            self._turn([Started(), Tick()])
             while True:
                 ready = dict(poller.poll(self._patience()))
                 if stop.fileno() in ready:
@@ -99,13 +101,17 @@ class Broker:
 
     def _patience(self) -> int:
         """Milliseconds until the core wants to be woken; at most the heartbeat, in case the clock is stepped."""
-        now = _now()
+        now = self._clock.now()
         wakeup = self._engine.next_wakeup(now)
         until = self._settings.heartbeat if wakeup is None else wakeup - now
         return max(0, min(until, self._settings.heartbeat)) // 1000 + 1
 
     def _turn(self, events: list[Event]) -> None:
-        for outgoing in self._engine.turn(events, _now()):
+        now, by = self._clock.turn()
+        if by:
+            log.warning("somebody has set the clock by %+.3f s", by / SECOND)
+            events = [Stepped(by), *events]
+        for outgoing in self._engine.turn(events, now):
             self._send(outgoing)
 
     # --- what comes in ---
@@ -214,7 +220,3 @@ def _settings(config: Config) -> Settings:
 
 def _key(frame: zmq.Frame) -> str:
     return str(frame.get("User-Id"))
-
-
-def _now() -> int:
-    return time.time_ns() * SECOND // 10**9

@@ -1,18 +1,40 @@
-"""The broker's loop: its sockets meet its engine."""
+"""The broker's loop: its sockets and its clock meet its engine."""
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
-from warden import wire
+import pytest
+
+from warden import clock, wire
 from warden.broker import Broker
-from warden.events import Asked
+from warden.clock import Clock, Reading, step
+from warden.engine import Engine
+from warden.events import Asked, Started, Stepped, Tick
+from warden.model import SECOND
 
 if TYPE_CHECKING:
-    import pytest
     from warden_site import Site
 
     from warden.engine import Outgoing
+
+HOUR = 3600 * SECOND
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    """The events of each turn that an engine takes."""
+    seen: list[list[Any]] = []
+    turn = Engine.turn
+
+    def watched(engine: Engine, events: Any, now: int) -> list[Outgoing]:
+        seen.append(list(events))
+        return turn(engine, events, now)
+
+    monkeypatch.setattr(Engine, "turn", watched)
+    return seen
 
 
 def test_a_turn_s_answers_go_to_the_clients_that_asked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +48,58 @@ def test_a_turn_s_answers_go_to_the_clients_that_asked(site: Site, monkeypatch: 
         broker._turn([Asked(b"a", 1, 0, wire.GetPlan()), Asked(b"b", 2, 0, wire.ListSessions())])
     assert answers[b"a"]["ok"] == []
     assert answers[b"b"]["id"] == 2
+
+
+def test_before_all_else_the_core_hears_that_the_broker_has_come_up(
+    site: Site, turns: list[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Engine.turn
+
+    def only(engine: Engine, events: Any, now: int) -> list[Outgoing]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return watched(engine, events, now)
+
+    monkeypatch.setattr(Engine, "turn", only)
+    with Broker(site.configure()) as broker:
+        broker.serve()
+    assert turns == [[Started(), Tick()]]
+
+
+def test_a_clock_that_is_set_is_the_first_news_of_a_turn_and_told_once(
+    site: Site, turns: list[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = clock._wall
+    with Broker(site.configure()) as broker:
+        broker._turn([Tick()])
+        monkeypatch.setattr(clock, "_wall", lambda: wall() - HOUR)
+        broker._turn([Tick()])
+        broker._turn([Tick()])
+    assert turns[0] == turns[2] == [Tick()]
+    stepped, tick = turns[1]
+    assert isinstance(stepped, Stepped)
+    assert abs(stepped.by + HOUR) < SECOND
+    assert tick == Tick()
+
+
+# --- the clock ---
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR, 500_001, -500_001])
+def test_a_wall_clock_that_leaves_the_steady_one_has_been_set(by: int) -> None:
+    assert step(Reading(HOUR, 50), Reading(HOUR + 70 * SECOND + by, 50 + 70 * SECOND)) == by
+
+
+@pytest.mark.parametrize("by", [0, 500_000, -500_000])
+def test_time_that_passes_is_no_step_and_neither_is_what_harms_nobody(by: int) -> None:
+    assert step(Reading(HOUR, 50), Reading(HOUR + 70 * SECOND + by, 50 + 70 * SECOND)) == 0
+
+
+def test_small_steps_add_up_until_they_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall, steady = 1_000 * HOUR, 0
+    monkeypatch.setattr(clock, "_read", lambda: Reading(wall, steady))
+    watch = Clock()
+    told = []
+    for _ in range(5):
+        wall, steady = wall + SECOND + 200_000, steady + SECOND
+        told.append(watch.turn()[1])
+    assert told == [0, 0, 600_000, 0, 0]
