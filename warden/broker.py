@@ -15,11 +15,13 @@ from warden import engine, signals, trust, wire
 from warden.clock import Clock
 from warden.engine import Door, Engine, Outgoing
 from warden.events import Settings, Started, Stepped, Tick
+from warden.holder import Holder
 from warden.model import SECOND, ConfigurationError, WardenError
 from warden.store import Store, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from warden.config import Config
     from warden.events import Event
@@ -56,12 +58,7 @@ class Broker:
         except OSError as error:
             raise ConfigurationError(f"cannot use {config.broker.state}: {error.strerror}") from None
         # Before the sockets: a second broker must not take the first one's place at them.
-        self._store = Store(config.broker.state / "warden.db")
-        try:
-            self._engine = Engine(self._settings, config.calendar, self._store, lambda: str(uuid.uuid4()))
-        except StoreError as error:
-            self._store.close()
-            raise ConfigurationError(f"cannot use the store {config.broker.state / 'warden.db'}: {error}") from None
+        self._open(config.broker.state / "warden.db")
         self._context = zmq.Context()
         try:
             self._zap = self._context.socket(zmq.REP)
@@ -81,6 +78,19 @@ class Broker:
     def close(self) -> None:
         self._context.destroy(linger=200)
         self._store.close()
+        self._holder.close()
+
+    def _open(self, path: Path) -> None:
+        self._holder = Holder(path, self._clock.now())
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._holder.close)
+            self._store = Store(path)
+            undo.callback(self._store.close)
+            try:
+                self._engine = Engine(self._settings, self._config.calendar, self._store, lambda: str(uuid.uuid4()))
+            except StoreError as error:
+                raise ConfigurationError(f"cannot use the store {path}: {error}") from None
+            undo.pop_all()
 
     def serve(self) -> None:
         """Work until SIGTERM or SIGINT; call it on the main thread."""

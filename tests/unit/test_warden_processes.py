@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,7 +178,10 @@ def test_a_second_broker_on_the_same_store_is_refused_and_harms_nothing(site: Si
     site.start_broker()
     second = site.warden("serve")
     assert second.returncode == 1
-    assert re.fullmatch(r"warden: .*warden\.db is in use by another broker: stop that one first\n", one_error(second))
+    who = rf"pid {site.broker.pid} on {re.escape(socket.gethostname())}, since [-\dT:]+Z"
+    assert re.fullmatch(
+        rf"warden: .*warden\.db is in use by another broker \({who}\): stop that one first\n", one_error(second)
+    )
     with site.client() as client:
         assert client.availability().name == "fresnel"
 
