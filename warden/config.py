@@ -48,6 +48,7 @@ class QpuSection(_Section, frozen=True, kw_only=True):
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=64)] = "qpu"
     device: str = "AnalogDevice"
+    emulator: Literal["qutip", "echo"] = "qutip"
     qubits: Annotated[int, msgspec.Meta(ge=1)] = 14
     places: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     shot_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0

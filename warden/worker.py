@@ -40,7 +40,7 @@ class Worker:
         # Before the emulator, which takes seconds to come up: a missing key is told at once.
         self._context = zmq.Context()
         self._broker = self._connect()
-        self._emulator = Emulator(config.qpu.device, config.qpu.seed)
+        self._emulator = Emulator(config.qpu.device, config.qpu.seed, config.qpu.emulator)
         specs = self._emulator.specs
         log.info("the device %s is ready", specs.name)
         self._runner = Runner(

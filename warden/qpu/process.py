@@ -1,17 +1,19 @@
 """Each run has a process of its own, forked from one that has done the imports.
 
 A crash or an endless emulation costs that run alone, and a run is stopped by killing its process. This module is what
-the worker imports; Pulser is imported by the process that the others are forked from, once.
+the worker imports; the emulator's own module, with all that it needs, is imported by the process that the others are
+forked from, once.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import multiprocessing
 import resource
 import signal
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
+
+# What `qpu.emulator` may say, and the modules behind it.
+EMULATORS = {"qutip": "warden.qpu.emulator", "echo": "warden.qpu.echo"}
 
 _PR_SET_PDEATHSIG = 1
 # Importing Pulser takes seconds on an idle machine.
@@ -56,6 +61,16 @@ class Outcome(msgspec.Struct, frozen=True):
     specs: Specs | None = None
 
 
+class Physics(Protocol):
+    """What an emulator's module offers."""
+
+    def describe(self, device: str, /) -> Specs:
+        """Say what the device of this name is; whatever it raises is the configuration's fault."""
+
+    def sample(self, order: Order, /) -> list[str]:
+        """Draw the ordered shots; whatever it raises ends the run with an error."""
+
+
 class Emulation:
     """A process at work. Readable (`fileno`) as soon as `outcome` does not block."""
 
@@ -85,16 +100,16 @@ class Emulation:
 class Emulator:
     """Starts the processes for one device."""
 
-    def __init__(self, device: str, seed: int) -> None:
-        """Import Pulser in the process that the others are forked from.
+    def __init__(self, device: str, seed: int, emulator: str = "qutip") -> None:
+        """Import the emulator in the process that the others are forked from.
 
         Raises:
-            ConfigurationError: There is no such device, or Pulser is not installed.
+            ConfigurationError: There is no such device, or what the emulator needs is not installed.
         """
-        self._device, self._seed = device, seed
+        self._device, self._seed, self._emulator = device, seed, emulator
         self._context = multiprocessing.get_context("forkserver")
         # The command's own module too: each process would import it again, being the program's main module.
-        self._context.set_forkserver_preload(["warden.qpu.emulator", "warden.cli"])
+        self._context.set_forkserver_preload([EMULATORS[emulator], "warden.cli"])
         self.specs = self._describe()
 
     def start(self, *, task: int, sequence: str, first_shot: int, shots: int) -> Emulation:
@@ -113,7 +128,7 @@ class Emulator:
         try:
             if not emulation._pipe.poll(_IMPORTS_TAKE):  # noqa: SLF001 - the one place that waits
                 raise ConfigurationError(
-                    f"Pulser was not imported within {_IMPORTS_TAKE} s: is the machine overloaded?"
+                    f"the emulator {self._emulator} did not come up within {_IMPORTS_TAKE} s: is the machine overloaded?"
                 )
             outcome = emulation.outcome()
         finally:
@@ -122,36 +137,36 @@ class Emulator:
             raise ConfigurationError(outcome.error)
         return outcome.specs
 
-    def _fork(self, target: Callable[[Connection, bytes], None], argument: bytes) -> Emulation:
+    def _fork(self, target: Callable[[Connection, str, bytes], None], argument: bytes) -> Emulation:
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=target, args=(theirs, argument), daemon=True)
+        process = self._context.Process(target=target, args=(theirs, self._emulator, argument), daemon=True)
         process.start()
         theirs.close()
         return Emulation(process, ours)
 
 
-def _describe(pipe: Connection, device: bytes) -> None:
+def _describe(pipe: Connection, emulator: str, device: bytes) -> None:
     _prepare()
     try:
-        from warden.qpu import emulator  # noqa: PLC0415
-
-        outcome = Outcome(specs=emulator.describe(device.decode()))
+        outcome = Outcome(specs=_physics(emulator).describe(device.decode()))
     except ImportError as error:
-        outcome = Outcome(error=f"{error}: the worker needs Pulser, install gridengine-qpu[worker]")
+        outcome = Outcome(error=f"{error}: the emulator {emulator} needs it, install gridengine-qpu[worker]")
     except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to know
         outcome = Outcome(error=_line(error))
     pipe.send_bytes(msgspec.msgpack.encode(outcome))
 
 
-def _run(pipe: Connection, order: bytes) -> None:
+def _run(pipe: Connection, emulator: str, order: bytes) -> None:
     _prepare()
     try:
-        from warden.qpu import emulator  # noqa: PLC0415
-
-        outcome = Outcome(emulator.sample(msgspec.msgpack.decode(order, type=Order)))
+        outcome = Outcome(_physics(emulator).sample(msgspec.msgpack.decode(order, type=Order)))
     except Exception as error:  # noqa: BLE001 - a user's sequence may break anything; it must break only its own run
         outcome = Outcome(error=_line(error))
     pipe.send_bytes(msgspec.msgpack.encode(outcome))
+
+
+def _physics(emulator: str) -> Physics:
+    return cast("Physics", importlib.import_module(EMULATORS[emulator]))
 
 
 def _prepare() -> None:
