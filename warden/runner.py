@@ -10,7 +10,7 @@ All times are of one clock that nobody sets: deadlines come as durations.
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -47,9 +47,10 @@ Action = Send | Begin | Abandon | Note
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why an emulation has no shots."""
+    """Why an emulation has no shots, and whether the task or the device is to blame."""
 
     text: str
+    fault: Literal["task", "device"]
 
 
 class _Work(msgspec.Struct):
@@ -197,6 +198,7 @@ class Runner:
             counts=dict(collections.Counter(done)),
             time=now - work.started,
             error="" if failure is None else failure.text,
+            fault="" if failure is None else failure.fault,
         )
         # What Pulser says of a sequence may quote it: that is for its owner.
         outcome = f"{len(done)} of {run.shots} shots done{' (failed)' if failure is not None else ''}"

@@ -7,7 +7,7 @@ Messages are frozen structures that declare what their fields may hold: nothing 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgpack
 import msgspec
@@ -174,7 +174,11 @@ class WorkerBeat(Message, frozen=True, kw_only=True):
 
 
 class RunFinished(Message, frozen=True, kw_only=True):
-    """What became of a run: `shots` done, fewer than asked for if it was stopped or met its deadline."""
+    """What became of a run: `shots` done, fewer than asked for if it was stopped or met its deadline.
+
+    With an `error`, `fault` says whose it is: the task's, which fails by it, or the device's, which may do better when
+    the run is repeated.
+    """
 
     instance: Id
     token: Token
@@ -182,6 +186,7 @@ class RunFinished(Message, frozen=True, kw_only=True):
     counts: dict[Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[01]+\Z")], Count]
     time: Time
     error: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    fault: Literal["", "task", "device"] = ""
 
 
 FromWorker = WorkerHello | WorkerBeat | RunFinished

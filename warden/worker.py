@@ -136,9 +136,13 @@ class Worker:
 
     def _begin(self, run: wire.StartRun) -> None:
         self._token = run.token
-        self._emulation = self._emulator.start(
-            task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
-        )
+        try:
+            self._emulation = self._emulator.start(
+                task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
+            )
+        except OSError as error:
+            log.warning("run %s: %s", run.token, error)
+            self._carry_out(self._runner.computed(run.token, Failure(str(error), "device"), _now()))
 
     def _collect(self) -> None:
         """Hand over what the emulator has computed."""
@@ -146,7 +150,7 @@ class Worker:
             return
         outcome = self._emulation.outcome()
         self._abandon()
-        result = Failure(outcome.error) if outcome.error else outcome.shots
+        result = Failure(outcome.error, outcome.fault) if outcome.error else outcome.shots
         self._carry_out(self._runner.computed(self._token, result, _now()))
 
     def _abandon(self) -> None:

@@ -93,6 +93,7 @@ def test_an_emulation_that_dies_is_an_error_of_its_run_alone() -> None:
     assert machine.specs.name == "AnalogDevice"
     dying = machine.start(task=1, sequence=AFM, first_shot=0, shots=10)
     os.kill(dying._process.pid or 0, signal.SIGKILL)
+    wait_until(dying.done, "its death is noticed")
     assert "emulator died" in dying.outcome().error or dying.outcome().shots
     dying.end()
     fine = machine.start(task=2, sequence=AFM, first_shot=0, shots=10)

@@ -132,9 +132,17 @@ def test_without_a_pace_all_shots_are_there_when_they_are_computed() -> None:
 def test_a_run_that_cannot_be_emulated_ends_with_the_reason_and_its_log_line_does_not_tell_it() -> None:
     runner = taken()
     runner.hear(order(), T0)
-    actions = runner.computed("t", Failure("Pulser refuses the sequence: secret"), T0 + 5)
-    assert said(actions) == [finished(time=5, error="Pulser refuses the sequence: secret")]
+    actions = runner.computed("t", Failure("Pulser refuses the sequence: secret", "task"), T0 + 5)
+    assert said(actions) == [finished(time=5, error="Pulser refuses the sequence: secret", fault="task")]
     assert [action for action in actions if isinstance(action, Note)] == [Note("run t: 0 of 20 shots done (failed)")]
+
+
+def test_a_run_that_cannot_be_begun_is_the_device_s_fault_and_the_worker_s_next_run_is_begun() -> None:
+    runner = taken()
+    runner.hear(order(), T0)
+    actions = runner.computed("t", Failure("no process can be started", "device"), T0)
+    assert said(actions) == [finished(time=0, error="no process can be started", fault="device")]
+    assert done(runner.hear(order("u"), T0)) == [Begin(order("u"))]
 
 
 def test_a_run_that_is_stopped_ends_with_the_shots_that_are_done() -> None:
@@ -203,7 +211,7 @@ def test_at_its_deadline_an_endless_emulation_is_ended() -> None:
     assert said(actions) == [finished(time=SECOND)]
 
 
-@pytest.mark.parametrize("outcome", [["01"] * 20, Failure("no memory")])
+@pytest.mark.parametrize("outcome", [["01"] * 20, Failure("no memory", "task")])
 def test_what_is_computed_after_the_deadline_comes_too_late(outcome: Any) -> None:
     runner = taken(shot_rate=0)
     runner.hear(order(limit=SECOND), T0)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
 import multiprocessing
+import os
 import resource
 import signal
+import time
 import warnings
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import msgspec
 
@@ -24,12 +27,18 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
 
+log = logging.getLogger("warden.worker")
+
 # What `qpu.emulator` may say, and the modules behind it.
 EMULATORS = {"qutip": "warden.qpu.emulator", "echo": "warden.qpu.echo"}
 
 _PR_SET_PDEATHSIG = 1
 # Importing Pulser takes seconds on an idle machine.
 _IMPORTS_TAKE = 120
+# A killed process ends at once, unless the kernel is stuck in its name: nobody waits for that.
+_DYING_TAKES = 5
+# Of what a process says, as much is taken in one go.
+_CHUNK = 2**20
 # Address space of a run's process, in bytes: far more than the largest register needs, less than a machine has.
 _MEMORY = 8 * 2**30
 
@@ -54,10 +63,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One bitstring for each shot, in order, atoms in the order of the register; or what went wrong, in one line."""
+    """One bitstring for each shot, in order, atoms in the order of the register; or what went wrong, in one line.
+
+    `fault`: whether the task is to blame for an error, or the device, which may do better the next time.
+    """
 
     shots: list[str] = []
     error: str = ""
+    fault: Literal["task", "device"] = "task"
     specs: Specs | None = None
 
 
@@ -72,28 +85,49 @@ class Physics(Protocol):
 
 
 class Emulation:
-    """A process at work. Readable (`fileno`) as soon as `outcome` does not block."""
+    """A process at work. Readable (`fileno`) when it is worth asking whether it is `done`. Nothing here blocks for long.
+
+    Its outcome is what it writes until it closes the pipe: a process that stops in the middle of that keeps nobody
+    from killing it.
+    """
 
     def __init__(self, process: ForkServerProcess, pipe: Connection) -> None:
         self._process, self._pipe = process, pipe
+        self._said = bytearray()
+        self._ended = False
 
     def fileno(self) -> int:
         return self._pipe.fileno()
 
     def done(self) -> bool:
-        return self._pipe.poll()
+        """Take in what the process says, and tell whether it has said all."""
+        if not self._ended and self._pipe.poll():
+            said = os.read(self._pipe.fileno(), _CHUNK)
+            self._said += said
+            self._ended = not said
+        return self._ended
+
+    def wait(self, limit: float) -> bool:
+        """Wait until it is done, at most so many seconds; whether it is."""
+        end = time.monotonic() + limit
+        while not self.done():
+            if not self._pipe.poll(max(0.0, end - time.monotonic())):
+                return False
+        return True
 
     def outcome(self) -> Outcome:
-        """What the process found; a process that died has an error for an outcome."""
+        """What the process found, once it is done; a process that died has an error for an outcome."""
         try:
-            return msgspec.msgpack.decode(self._pipe.recv_bytes(), type=Outcome)
-        except EOFError:
-            self._process.join()
+            return msgspec.msgpack.decode(self._said, type=Outcome)
+        except msgspec.DecodeError:
+            self._process.join(_DYING_TAKES)
             return Outcome(error=f"the emulator died (exit status {self._process.exitcode}): is there enough memory?")
 
     def end(self) -> None:
         self._process.kill()
-        self._process.join()
+        self._process.join(_DYING_TAKES)
+        if self._process.exitcode is None:
+            log.warning("the emulator's process %s was killed and does not end", self._process.pid)
         self._pipe.close()
 
 
@@ -113,6 +147,11 @@ class Emulator:
         self.specs = self._describe()
 
     def start(self, *, task: int, sequence: str, first_shot: int, shots: int) -> Emulation:
+        """Begin a run.
+
+        Raises:
+            OSError: The machine has no process to spare.
+        """
         order = Order(
             device=self._device,
             sequence=sequence,
@@ -124,9 +163,12 @@ class Emulator:
         return self._fork(_run, msgspec.msgpack.encode(order))
 
     def _describe(self) -> Specs:
-        emulation = self._fork(_describe, self._device.encode())
         try:
-            if not emulation._pipe.poll(_IMPORTS_TAKE):  # noqa: SLF001 - the one place that waits
+            emulation = self._fork(_describe, self._device.encode())
+        except OSError as error:
+            raise ConfigurationError(f"the emulator cannot start: {error}") from None
+        try:
+            if not emulation.wait(_IMPORTS_TAKE):
                 raise ConfigurationError(
                     f"the emulator {self._emulator} did not come up within {_IMPORTS_TAKE} s: is the machine overloaded?"
                 )
@@ -138,10 +180,22 @@ class Emulator:
         return outcome.specs
 
     def _fork(self, target: Callable[[Connection, str, bytes], None], argument: bytes) -> Emulation:
+        try:
+            return self._forked(target, argument)
+        except (OSError, EOFError) as error:
+            # The process that the others are forked from ends when it cannot fork; the next start makes a new one.
+            why = "its fork server has ended" if isinstance(error, EOFError) else error.strerror
+            raise OSError(f"no process can be started ({why})") from error
+
+    def _forked(self, target: Callable[[Connection, str, bytes], None], argument: bytes) -> Emulation:
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=target, args=(theirs, self._emulator, argument), daemon=True)
-        process.start()
-        theirs.close()
+        with theirs:
+            process = self._context.Process(target=target, args=(theirs, self._emulator, argument), daemon=True)
+            try:
+                process.start()
+            except BaseException:
+                ours.close()
+                raise
         return Emulation(process, ours)
 
 
@@ -153,16 +207,25 @@ def _describe(pipe: Connection, emulator: str, device: bytes) -> None:
         outcome = Outcome(error=f"{error}: the emulator {emulator} needs it, install gridengine-qpu[worker]")
     except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to know
         outcome = Outcome(error=_line(error))
-    pipe.send_bytes(msgspec.msgpack.encode(outcome))
+    _say(pipe, outcome)
 
 
 def _run(pipe: Connection, emulator: str, order: bytes) -> None:
     _prepare()
+    fault: Literal["task", "device"] = "device"
     try:
-        outcome = Outcome(_physics(emulator).sample(msgspec.msgpack.decode(order, type=Order)))
-    except Exception as error:  # noqa: BLE001 - a user's sequence may break anything; it must break only its own run
-        outcome = Outcome(error=_line(error))
-    pipe.send_bytes(msgspec.msgpack.encode(outcome))
+        physics = _physics(emulator)
+        # From here on it is the user's sequence that may break anything; it must break only its own run.
+        fault = "task"
+        outcome = Outcome(physics.sample(msgspec.msgpack.decode(order, type=Order)))
+    except Exception as error:  # noqa: BLE001 - as above
+        outcome = Outcome(error=_line(error), fault=fault)
+    _say(pipe, outcome)
+
+
+def _say(pipe: Connection, outcome: Outcome) -> None:
+    with pipe, open(pipe.fileno(), "wb", closefd=False) as output:
+        output.write(msgspec.msgpack.encode(outcome))
 
 
 def _physics(emulator: str) -> Physics:
