@@ -23,16 +23,18 @@ class Who(enum.Enum):
 TABLE: dict[type[wire.Message], Who] = {
     wire.GetAvailability: Who.ANYBODY,
     wire.GetPlan: Who.ANYBODY,
+    wire.GetHistory: Who.ANYBODY,
     wire.GetTarget: Who.ANYBODY,
     wire.Acquire: Who.USER,  # a new session: SCHEDULER only; the owner finds the one that the job has
     wire.Release: Who.OWNER,
     wire.Renew: Who.SCHEDULER,
-    wire.TaskStart: Who.OWNER,  # and no operator: `owns` decides
+    wire.TaskStart: Who.OWNER,  # and no operator: the core looks at it
     wire.GetTask: Who.OWNER,
     wire.TaskStop: Who.OWNER,
     wire.ListTasks: Who.USER,  # one's own; everybody's: OPERATOR
     wire.ListSessions: Who.USER,
     wire.AddWindow: Who.OPERATOR,
+    wire.MoveWindow: Who.OPERATOR,
     wire.CancelWindow: Who.OPERATOR,
     wire.Resume: Who.OPERATOR,
 }

@@ -14,9 +14,10 @@ import zmq
 from warden import engine, signals, trust, wire
 from warden.clock import Clock
 from warden.engine import Door, Engine, Outgoing
-from warden.events import Settings, Started, Stepped, Tick
+from warden.events import Started, Stepped, Tick
 from warden.holder import Holder
 from warden.model import SECOND, ConfigurationError, WardenError
+from warden.settings import settings
 from warden.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -30,12 +31,17 @@ log = logging.getLogger("warden.broker")
 
 # One turn takes in no more than this, so that answers leave in time under load.
 _TURN = 500
+# The loop turns at least once in a heartbeat. After so many without a turn we were stopped (SIGSTOP, a suspended machine,
+# a hanging disk), and nobody could renew anything, as if we had been down.
+_AWAY = 3
 # Connections whose user we remember; a forgotten one is asked again.
 _KNOWN = 100_000
 # A message is a sequence and some words; a larger one ends its connection before it fills our memory.
 _WORDS = 64 * 1024
-# Messages of a connection that wait for their turn.
-_AHEAD = 8
+# What is taken in at once, however large the messages are.
+_TURN_BYTES = 32 * 2**20
+# Messages of a connection that wait for their turn, and answers that wait for it to read.
+_AHEAD, _BEHIND = 2, 16
 
 
 class Broker:
@@ -48,7 +54,7 @@ class Broker:
             ConfigurationError: The store, the keys or the addresses cannot be used.
         """
         self._config = config
-        self._settings = _settings(config)
+        self._settings = settings(config)
         self._public, self._secret = trust.key_pair(config.broker.keys / f"{trust.BROKER}.key_secret")
         self._workers_keys = trust.worker_keys(config.broker.keys)
         self._clock = Clock()
@@ -117,11 +123,20 @@ class Broker:
         return max(0, min(until, self._settings.heartbeat)) // 1000 + 1
 
     def _turn(self, events: list[Event]) -> None:
-        now, by = self._clock.turn()
-        if by:
-            log.warning("somebody has set the clock by %+.3f s", by / SECOND)
-            events = [Stepped(by), *events]
-        for outgoing in self._engine.turn(events, now):
+        moment = self._clock.turn()
+        if moment.passed > _AWAY * self._settings.heartbeat:
+            log.warning("was stopped for %.1f s", moment.passed / SECOND)
+            events = [Started(), *events]
+        if moment.step:
+            log.warning("somebody has set the clock by %+.3f s", moment.step / SECOND)
+            events = [Stepped(moment.step), *events]
+        try:
+            sent = self._engine.turn(events, moment.now)
+        except StoreError as error:
+            raise ConfigurationError(
+                f"the store can be neither written nor read, so the broker ends: {error}"
+            ) from None
+        for outgoing in sent:
             self._send(outgoing)
 
     # --- what comes in ---
@@ -145,11 +160,15 @@ class Broker:
 
     @staticmethod
     def _messages(source: zmq.Socket[bytes]) -> Iterator[list[zmq.Frame]]:
+        size = 0
         for _ in range(_TURN):
+            if size > _TURN_BYTES:
+                return
             try:
                 message = source.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            size += sum(map(len, message))
             if len(message) == 2:  # noqa: PLR2004 - the peer and its message
                 yield message
 
@@ -179,6 +198,7 @@ class Broker:
         server.maxmsgsize = self._settings.max_sequence + _WORDS
         # What libzmq may hold for a connection that sends faster than we read.
         server.rcvhwm = _AHEAD
+        server.sndhwm = _BEHIND
         server.heartbeat_ivl = 5_000
         server.heartbeat_timeout = 15_000
         for address in addresses:
@@ -210,22 +230,6 @@ class Broker:
         # A peer that is gone, or that does not read, loses its message: it asks again.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
             server.send_multipart([outgoing.peer, outgoing.frame], zmq.NOBLOCK)
-
-
-def _settings(config: Config) -> Settings:
-    return Settings(
-        name=config.qpu.name,
-        places=config.qpu.places,
-        qubits=config.qpu.qubits,
-        timing=config.timing,
-        lease=int(config.session.lease),
-        heartbeat=int(config.broker.heartbeat),
-        max_shots=config.limits.shots,
-        max_sequence=config.limits.sequence_bytes,
-        max_queued=config.limits.queued,
-        max_queued_per_user=config.limits.queued_per_user,
-        operators=trust.uids(config.access.operators),
-    )
 
 
 def _key(frame: zmq.Frame) -> str:

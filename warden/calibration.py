@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden.model import HORIZON, ConfigurationError, Micros, State, Window
+from warden.model import HORIZON, ConfigurationError, Micros, Outcome, PastWindow, State, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +21,17 @@ _PARTS = 10_000
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """A window that comes back: at epoch + offset + n * every, for duration. Times in microseconds."""
+    """A window that comes back: at epoch + offset + n * every, for duration. Times in microseconds.
+
+    `make_up`: when one was missed, because no broker was there to open it, the QPU gets its time as soon as it is free.
+    """
 
     every: Micros
     duration: Micros
     offset: Micros = 0
     kind: State = State.CALIBRATING
     reason: str = "calibration"
+    make_up: bool = False
 
     def __post_init__(self) -> None:
         if self.duration <= 0:
@@ -37,6 +43,12 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind not in {State.CALIBRATING, State.MAINTENANCE}:
             raise ConfigurationError("a calibration rule's kind is 'calibrating' or 'maintenance'")
 
+    @property
+    def name(self) -> str:
+        """By which the almanac knows it; a rule that is changed is another one."""
+        again = ", made up for" if self.make_up else ""
+        return f"{self.kind} every {self.every} for {self.duration} at {self.offset}{again}: {self.reason}"
+
     def windows(self, time: Micros) -> Iterator[Window]:
         """The windows that end after `time`, in order, without end."""
         n = (time - self.offset - self.duration) // self.every + 1
@@ -45,12 +57,34 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
             yield Window(start, start + self.duration, self.kind, self.reason)
             n += 1
 
+    def missed(self, after: Micros, now: Micros) -> PastWindow | None:
+        """Those that ended after `after` and by `now`, as one record."""
+        first = next(self.windows(after))
+        if first.end is None or first.end > now:
+            return None
+        count = (now - first.end) // self.every + 1
+        whole = msgspec.structs.replace(first, end=first.end + (count - 1) * self.every)
+        return PastWindow(whole, Outcome.MISSED, count)
+
+
+class ShotRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration that is due when the QPU has taken `after_shots` shots since its last one."""
+
+    after_shots: int
+    duration: Micros
+    reason: str = "calibration"
+
+    def __post_init__(self) -> None:
+        if self.after_shots <= 0 or self.duration <= 0:
+            raise ConfigurationError("a calibration rule by shots needs 'after_shots' and a duration above 0")
+
 
 class Calendar(msgspec.Struct, frozen=True):
-    """Rules that come back, and windows that an operator added."""
+    """Rules that come back, and windows that were added one by one."""
 
     rules: tuple[Rule, ...] = ()
     single: tuple[Window, ...] = ()
+    shot_rules: tuple[ShotRule, ...] = ()
 
     def windows(self, time: Micros, until: Micros) -> list[Window]:
         """Windows that end after `time` and start before `until`, in order, overlapping and touching ones joined."""
@@ -75,6 +109,30 @@ class Calendar(msgspec.Struct, frozen=True):
             time = max(time, window.end - 1)
         return None
 
+    def ahead(self, time: Micros) -> Iterator[Window]:
+        """The block that covers `time`, if any, and the windows after it, each within HORIZON of the one before."""
+        end = time
+        for window in self._joined(time):
+            if window.start > end + HORIZON:
+                return
+            yield (self.block(time) or window) if window.covers(time) else window
+            if window.end is None:
+                return
+            end = window.end
+
+    def next_change(self, time: Micros) -> Micros | None:
+        """When the first window opens or closes after `time`, one inside another included."""
+        changes = []
+        for window in self._all(time):
+            changes.append(window.start if window.start > time else _end(window))
+            if window.start > time:
+                break
+        return min((change for change in changes if change != _FOREVER), default=None)
+
+    def longest_gap(self) -> Micros | None:
+        """The longest time that the rules ever leave between two windows; None without rules."""
+        return _longest_gap(self.rules) if self.rules else None
+
     def _joined(self, time: Micros) -> Iterator[Window]:
         """Windows that end after `time`, overlapping and touching ones joined; ends where the end of one is unknown."""
         whole, parts = None, 0
@@ -84,7 +142,8 @@ class Calendar(msgspec.Struct, frozen=True):
                     yield whole
                 whole, parts = window, 1
             else:
-                whole, parts = msgspec.structs.replace(whole, end=_later(whole, window).end), parts + 1
+                whole = msgspec.structs.replace(whole, end=_later(whole, window).end, id=0)
+                parts += 1
             if whole.end is None or parts == _PARTS:
                 break
         if whole is not None:
@@ -102,6 +161,19 @@ class Calendar(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, single=tuple(w for w in self.single if w != window))
 
 
+@functools.cache
+def _longest_gap(rules: tuple[Rule, ...]) -> Micros:
+    period = math.lcm(*(rule.every for rule in rules))
+    longest, end = 0, None
+    for window in itertools.islice(Calendar(rules)._joined(0), _PARTS):  # noqa: SLF001 - the same module's
+        if end is not None:
+            longest = max(longest, window.start - end)
+        if window.start > 2 * period:
+            break
+        end = window.end
+    return longest
+
+
 def _later(one: Window, other: Window) -> Window:
     return other if _end(other) > _end(one) else one
 
@@ -110,5 +182,5 @@ def _end(window: Window) -> Micros:
     return _FOREVER if window.end is None else window.end
 
 
-def _order(window: Window) -> tuple[Micros, Micros, str, str]:
-    return window.start, _end(window), window.kind, window.reason
+def _order(window: Window) -> tuple[Micros, Micros, str, str, int]:
+    return window.start, _end(window), window.kind, window.reason, window.id

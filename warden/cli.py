@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from warden.model import Window
 
 
+_ANY = console.Length(longer_than_nothing=False)
+
+
 @click.group(cls=console.Group)
 @click.version_option(package_name="gridengine-qpu")
 def main() -> None:
@@ -81,21 +84,30 @@ def status(config: Path, as_json: bool) -> None:
 
 @main.command()
 @click.option("--reason", default="maintenance", show_default=True, help="What users are told.")
-@click.option("--for", "length", metavar="DURATION", help="How long, for instance 2h; without it: until `resume`.")
+@click.option(
+    "--for",
+    "length",
+    type=console.Length(),
+    metavar="DURATION",
+    help="How long, for instance 2h; without it: until `resume`.",
+)
 @console.config_option
-def drain(config: Path, reason: str, length: str | None) -> None:
-    """Take the QPU out of service: the running task gives back the shots that it has, nothing new starts."""
+def drain(config: Path, reason: str, length: int | None) -> None:
+    """Take the QPU out of service.
+
+    The running task gives back the shots that it has, and nothing new starts.
+    """
     from warden.model import State  # noqa: PLC0415
 
     with _client(config) as client:
-        window = client.add_window(State.MAINTENANCE, duration=_length(length), reason=_reason(reason))
+        window = client.add_window(State.MAINTENANCE, duration=length, reason=_reason(reason))
     click.echo(f"the QPU is in maintenance {_span(window)}; `warden resume` ends it")
 
 
 @main.command()
 @console.config_option
 def resume(config: Path) -> None:
-    """End a maintenance."""
+    """End a maintenance, or the pause after failures of the QPU."""
     from warden import report  # noqa: PLC0415
 
     with _client(config) as client:
@@ -112,59 +124,110 @@ def calibrate() -> None:
 @console.config_option
 @console.json_option
 def plan(config: Path, count: int, as_json: bool) -> None:
-    """Show the next windows, from the rules of the configuration and those that operators added."""
+    """Show the next windows.
+
+    They come from the rules of the configuration and from operators; only the latter can be moved and taken back.
+    """
     from warden import report  # noqa: PLC0415
 
     with _client(config) as client:
-        windows = client.plan(count)
+        ahead = client.plan(count)
     if as_json:
-        console.print_json([report.window_facts(window) for window in windows])
+        console.print_json(report.plan_facts(ahead))
     else:
-        click.echo(report.windows(windows))
+        click.echo(report.plan(ahead))
 
 
 @calibrate.command()
-@click.option("--in", "delay", default="0s", show_default=True, metavar="DURATION", help="When it begins, from now.")
-@click.option("--for", "length", required=True, metavar="DURATION", help="How long it takes, for instance 3min.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many windows.")
+@console.config_option
+@console.json_option
+def history(config: Path, limit: int, as_json: bool) -> None:
+    """Show past windows, held or missed, newest first."""
+    from warden import report  # noqa: PLC0415
+
+    with _client(config) as client:
+        past = client.history(limit)
+    if as_json:
+        console.print_json([report.past_facts(one) for one in past])
+    else:
+        click.echo(report.history(past))
+
+
+@calibrate.command()
+@click.option(
+    "--in", "delay", type=_ANY, default="0s", show_default=True, metavar="DURATION", help="When it begins, from now."
+)
+@click.option(
+    "--for",
+    "length",
+    type=console.Length(),
+    required=True,
+    metavar="DURATION",
+    help="How long it takes, for instance 3min.",
+)
 @click.option("--reason", default="calibration", show_default=True, help="What users are told.")
 @console.config_option
-def add(config: Path, delay: str, length: str, reason: str) -> None:
+def add(config: Path, delay: int, length: int, reason: str) -> None:
     """Add a calibration window."""
     from warden.model import State  # noqa: PLC0415
 
     with _client(config) as client:
-        start = client.availability().time + (_duration(delay) or 0)
-        window = client.add_window(State.CALIBRATING, start=start, duration=_length(length), reason=_reason(reason))
-    click.echo(f"the QPU will be calibrated {_span(window)}")
+        start = client.availability().time + delay
+        window = client.add_window(State.CALIBRATING, start=start, duration=length, reason=_reason(reason))
+    click.echo(f"the QPU will be calibrated {_span(window)} (window {window.id})")
 
 
 @calibrate.command()
-@click.argument("start", metavar="START")
+@click.argument("window", metavar="WINDOW", type=click.IntRange(1))
+@click.option("--in", "delay", type=_ANY, required=True, metavar="DURATION", help="When it begins instead, from now.")
+@click.option(
+    "--for",
+    "length",
+    type=console.Length(),
+    metavar="DURATION",
+    help="How long it takes; without it: as long as before.",
+)
 @console.config_option
-def cancel(config: Path, start: str) -> None:
-    """Take back a window that was added; START as `warden calibrate plan` prints it."""
-    from warden.model import clock  # noqa: PLC0415
+def move(config: Path, window: int, delay: int, length: int | None) -> None:
+    """Have a window begin at another time.
 
+    WINDOW is the number of one that was added, as `warden calibrate plan` shows it; those of rules stay where they are.
+    """
     with _client(config) as client:
-        matching = [window for window in client.plan(1000) if clock(window.start) == start]
-        window = client.cancel_window(matching[0].start if matching else 0)
-    click.echo(f"taken back: the window {_span(window)}")
+        start = client.availability().time + delay
+        moved = client.move_window(window, start=start, duration=length)
+    click.echo(f"moved: window {moved.id} is {_span(moved)}")
+
+
+@calibrate.command()
+@click.argument("window", metavar="WINDOW", type=click.IntRange(1))
+@console.config_option
+def cancel(config: Path, window: int) -> None:
+    """Take back a window.
+
+    WINDOW is the number of one that was added, as `warden calibrate plan` shows it; those of rules stay.
+    """
+    with _client(config) as client:
+        taken = client.cancel_window(window)
+    click.echo(f"taken back: window {taken.id} {_span(taken)}")
 
 
 @main.command()
 @click.option("--all", "ended", is_flag=True, help="Those that have ended, too.")
 @click.option("--end", "job", metavar="JOB", help="End this job's session first: its tasks are cancelled.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many.")
+@click.option("--before", metavar="SESSION", help="The next page: those older than this one (--json shows ids).")
 @console.config_option
 @console.json_option
-def sessions(config: Path, ended: bool, job: str | None, limit: int, as_json: bool) -> None:
+def sessions(config: Path, ended: bool, job: str | None, limit: int, before: str | None, as_json: bool) -> None:
     """List the jobs that hold the QPU."""
     from warden import report  # noqa: PLC0415
 
     with _client(config) as client:
         if job is not None:
             _end_sessions(client, job)
-        found = client.sessions(everybody=True, ended=ended, limit=limit)
+        found = client.sessions(everybody=True, ended=ended, before=before, limit=limit)
     if as_json:
         console.print_json(found)
     else:
@@ -172,19 +235,21 @@ def sessions(config: Path, ended: bool, job: str | None, limit: int, as_json: bo
 
 
 @main.command()
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
+@click.argument("task", metavar="[TASK]", required=False, type=click.IntRange(1))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many.")
+@click.option("--before", metavar="TASK", type=click.IntRange(1), help="The next page: those older than this one.")
 @console.config_option
 @console.json_option
-def tasks(config: Path, limit: int, as_json: bool) -> None:
-    """List everybody's tasks, newest first."""
+def tasks(config: Path, task: int | None, limit: int, before: int | None, as_json: bool) -> None:
+    """List everybody's tasks, newest first; or show one TASK with its log, and with --json its counts."""
     from warden import report  # noqa: PLC0415
 
     with _client(config) as client:
-        found = client.tasks(everybody=True, limit=limit)
-    if as_json:
-        console.print_json(found)
-    else:
-        click.echo(report.tasks(found, with_users=True))
+        if task is not None:
+            one = client.task(task)
+            return console.print_json(one) if as_json else click.echo(report.task(one, with_users=True))
+        found = client.tasks(everybody=True, before=before, limit=limit)
+    return console.print_json(found) if as_json else click.echo(report.tasks(found, with_users=True))
 
 
 def _end_sessions(client: Client, job: str) -> None:
@@ -200,24 +265,6 @@ def _client(config: Path) -> Client:
     from warden.config import load  # noqa: PLC0415
 
     return Client(config=load(config), timeout=5.0)
-
-
-def _duration(text: str | None) -> int | None:
-    from warden.config import duration  # noqa: PLC0415
-
-    if text is None:
-        return None
-    try:
-        return duration(float(text) if text.replace(".", "", 1).isdecimal() else text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _length(text: str | None) -> int | None:
-    length = _duration(text)
-    if length == 0:
-        raise click.BadParameter("it must be longer than 0", param_hint="--for")
-    return length
 
 
 def _reason(text: str) -> str:

@@ -15,26 +15,25 @@ import operator
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeVar
-
-import zmq
+from typing import TYPE_CHECKING, Protocol, Self, SupportsIndex
 
 from warden import config as configuration
-from warden import trust, wire
+from warden import wire
+from warden.connection import Connection
 from warden.model import (
     SECOND,
     Availability,
     BadRequestError,
-    ConfigurationError,
     ConflictError,
     ForbiddenError,
+    PastWindow,
+    Plan,
     Session,
     State,
     Task,
     TaskCancelledError,
     TaskFailedError,
     TaskStatus,
-    UnauthenticatedError,
     UnavailableError,
     WaitTimeoutError,
     Window,
@@ -46,16 +45,12 @@ if TYPE_CHECKING:
 
     from warden.config import Config
 
-# A request without an answer is sent again on a new connection; every request may be repeated.
-_AGAIN = 3.0
 # The longest that one request waits at the broker for a task.
 _POLL = 5 * SECOND
 # Between two attempts of `wait` at a broker in trouble.
 _PAUSE = 0.5
 # How long `wait` bears a broker that is away: an acknowledged task outlives it.
 _OUTAGE = 900.0
-
-T = TypeVar("T")
 
 
 class Client:
@@ -67,14 +62,7 @@ class Client:
 
     def __init__(self, *, config: Config | None = None, endpoint: str | None = None, timeout: float = 30.0) -> None:
         self._config = config if config is not None else configuration.load(configuration.default_path())
-        self._endpoint = endpoint or self._config.client_endpoint
-        self._broker_key = trust.public_key(self._config.broker_key)
-        self._timeout = timeout
-        self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] | None = None
-        self._public = b""
-        self._known = False
-        self._correlation = 0
+        self._connection = Connection(self._config, endpoint or self._config.client_endpoint, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -85,47 +73,70 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._context.destroy(linger=0)
+        self._connection.close()
 
     # --- what everybody may ask ---
 
     def availability(self) -> Availability:
-        return self._ask(wire.GetAvailability(), Availability, anonymous=True)
+        return self._connection.ask(wire.GetAvailability(), Availability, anonymous=True)
 
-    def plan(self, count: int = 10) -> list[Window]:
+    def plan(self, count: int = 10) -> Plan:
         """The next windows, the one that is open now first."""
-        return self._ask(wire.GetPlan(count=count), list[Window], anonymous=True)
+        return self._connection.ask(wire.GetPlan(count=count), Plan, anonymous=True)
+
+    def history(self, limit: int = 50) -> list[PastWindow]:
+        """Windows that were held or missed, newest first."""
+        return self._connection.ask(wire.GetHistory(limit=limit), list[PastWindow], anonymous=True)
 
     def target(self) -> str:
         """The device: Pulser's abstract representation, a JSON string."""
-        return self._ask(wire.GetTarget(), str, anonymous=True)
+        return self._connection.ask(wire.GetTarget(), str, anonymous=True)
 
     # --- sessions ---
 
-    def acquire(self, *, job: str, uid: int, host: str = "") -> Session:
+    def acquire(
+        self, *, job: str, uid: int, host: str = "", start: str = "", queue: str = "", project: str = ""
+    ) -> Session:
         """A session for a job of `uid`: new for the scheduler's hooks, the one that the job has for its owner.
+
+        `start` names one start of the job: when the job is started again, it gets a new session, and the old one ends.
 
         Raises:
             BusyError: All places are taken, or the QPU is blocked.
         """
-        return self._ask(wire.Acquire(job=job, uid=uid, host=host), Session)
+        return self._connection.ask(
+            wire.Acquire(job=job, uid=uid, host=host, start=start, queue=queue, project=project), Session
+        )
 
     def release(self, session: str) -> Session:
-        return self._ask(wire.Release(session=session), Session)
+        return self._connection.ask(wire.Release(session=session), Session)
 
     def renew(self, *, host: str, jobs: tuple[str, ...]) -> int:
         """The host still sees these jobs; returns how many sessions that renewed."""
-        return self._ask(wire.Renew(host=host, jobs=jobs), int)
+        return self._connection.ask(wire.Renew(host=host, jobs=jobs), int)
 
     def sessions(
-        self, *, everybody: bool = False, ended: bool = False, job: str | None = None, limit: int = 50
+        self,
+        *,
+        everybody: bool = False,
+        ended: bool = False,
+        job: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
     ) -> list[Session]:
-        return self._ask(wire.ListSessions(everybody=everybody, ended=ended, job=job, limit=limit), list[Session])
+        """Newest first; `before`: the last one of the page before."""
+        body = wire.ListSessions(everybody=everybody, ended=ended, job=job, before=before, limit=limit)
+        return self._connection.ask(body, list[Session])
 
     # --- tasks ---
 
-    def task_start(self, session: str, sequence: str, shots: int) -> Task:
+    def task_start(
+        self, session: str, sequence: str, shots: int, *, within: float | None = None, key: str | None = None
+    ) -> Task:
         """Queue a task; when this returns, the task is on the broker's disk.
+
+        `within`: the task fails if it is not done after so many seconds. `key`: the same key in the same session is the
+        same task, so that a program that does not know whether its request was heard can repeat it.
 
         Raises:
             BadRequestError: The sequence or the number of shots cannot be run on this QPU.
@@ -133,9 +144,14 @@ class Client:
         limit = self._config.limits.sequence_bytes
         if len(sequence.encode("utf-8", "replace")) > limit:
             raise BadRequestError(f"the sequence is larger than {limit} bytes, the most that this QPU takes")
-        return self._ask(
-            wire.TaskStart(session=session, sequence=sequence, shots=check_shots(shots), key=str(uuid.uuid4())), Task
+        body = wire.TaskStart(
+            session=session,
+            sequence=sequence,
+            shots=check_shots(shots),
+            key=key or str(uuid.uuid4()),
+            within=None if within is None else max(1, round(within * SECOND)),
         )
+        return self._connection.ask(body, Task)
 
     def task(self, number: int, *, wait: float = 0.0, timeout: float | None = None) -> Task:
         """The task; with `wait`, as soon as it is final, at the latest after so many seconds.
@@ -143,14 +159,19 @@ class Client:
         `timeout`: bear a broker that does not answer for so many seconds only, instead of the client's own timeout.
         """
         pause = min(round(wait * SECOND), _POLL)
-        return self._ask(wire.GetTask(task=number, wait=pause), Task, patience=pause / SECOND, timeout=timeout)
+        return self._connection.ask(
+            wire.GetTask(task=number, wait=pause), Task, patience=pause / SECOND, timeout=timeout
+        )
 
     def task_stop(self, number: int) -> Task:
-        return self._ask(wire.TaskStop(task=number), Task)
+        return self._connection.ask(wire.TaskStop(task=number), Task)
 
-    def tasks(self, *, everybody: bool = False, session: str | None = None, limit: int = 50) -> list[Task]:
-        """Newest first."""
-        return self._ask(wire.ListTasks(everybody=everybody, session=session, limit=limit), list[Task])
+    def tasks(
+        self, *, everybody: bool = False, session: str | None = None, before: int | None = None, limit: int = 50
+    ) -> list[Task]:
+        """Newest first; `before`: the last one of the page before."""
+        body = wire.ListTasks(everybody=everybody, session=session, before=before, limit=limit)
+        return self._connection.ask(body, list[Task])
 
     # --- operators ---
 
@@ -158,80 +179,17 @@ class Client:
         self, kind: State, *, start: int | None = None, duration: int | None = None, reason: str = ""
     ) -> Window:
         """Block the QPU; times in microseconds. No start: now. No duration (maintenance only): until `resume`."""
-        return self._ask(wire.AddWindow(kind=kind, start=start, duration=duration, reason=reason), Window)
+        return self._connection.ask(wire.AddWindow(kind=kind, start=start, duration=duration, reason=reason), Window)
 
-    def cancel_window(self, start: int) -> Window:
-        return self._ask(wire.CancelWindow(start=start), Window)
+    def move_window(self, window: int, *, start: int, duration: int | None = None) -> Window:
+        """Have an operator's window begin at another time; without a duration it lasts as long as before."""
+        return self._connection.ask(wire.MoveWindow(window=window, start=start, duration=duration), Window)
+
+    def cancel_window(self, window: int) -> Window:
+        return self._connection.ask(wire.CancelWindow(window=window), Window)
 
     def resume(self) -> Availability:
-        return self._ask(wire.Resume(), Availability)
-
-    # --- the connection ---
-
-    def _ask(
-        self,
-        body: wire.Message,
-        kind: type[T],
-        *,
-        anonymous: bool = False,
-        patience: float = 0.0,
-        timeout: float | None = None,
-    ) -> T:
-        end = time.monotonic() + (self._timeout if timeout is None else min(timeout, self._timeout)) + patience
-        while (left := end - time.monotonic()) > 0:
-            known = self._known
-            try:
-                if not anonymous and not known:
-                    self._exchange(self._hello(), min(left, _AGAIN))
-                    self._known = True
-                return wire.convert(self._exchange(body, min(left, patience + _AGAIN)), kind)
-            except UnauthenticatedError:
-                # A broker that was restarted knows nobody; one that has just met us means it.
-                if not known:
-                    raise
-                self._known = False
-            except _SilenceError:
-                self._disconnect()
-        raise UnavailableError(
-            f"Warden at {self._endpoint} does not answer: is the broker running, and is {self._config.broker_key} its key?"
-        )
-
-    def _hello(self) -> wire.Hello:
-        self._connected()
-        return wire.Hello(credential=trust.prove(self._public, self._broker_key, self._config.access.munge_socket))
-
-    def _exchange(self, body: wire.Message, patience: float) -> Any:
-        connection = self._connected()
-        self._correlation += 1
-        connection.send(wire.pack_request(self._correlation, body))
-        end = time.monotonic() + patience
-        while connection.poll(max(0, round((end - time.monotonic()) * 1000))):
-            correlation, result = wire.unpack_answer(connection.recv())
-            # Answers to what we gave up earlier may still come.
-            if correlation == self._correlation:
-                if isinstance(result, Exception):
-                    raise result
-                return result
-        raise _SilenceError
-
-    def _connected(self) -> zmq.Socket[bytes]:
-        if self._socket is None:
-            connection = self._context.socket(zmq.DEALER)
-            self._public, secret = zmq.curve_keypair()
-            connection.curve_publickey, connection.curve_secretkey = self._public, secret
-            connection.curve_serverkey = self._broker_key
-            connection.linger = 0
-            try:
-                connection.connect(self._endpoint)
-            except zmq.ZMQError as error:
-                raise ConfigurationError(f"{self._endpoint!r} is no address of a broker: {error.strerror}") from None
-            self._socket = connection
-        return self._socket
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close(linger=0)
-        self._socket, self._known = None, False
+        return self._connection.ask(wire.Resume(), Availability)
 
 
 class Sequence(Protocol):
@@ -279,12 +237,17 @@ class QuantumResource:
         """Give the session back before the job ends."""
         self._client.release(token or self._granted())
 
-    def task_start(self, sequence: str | Sequence, shots: int) -> str:
-        """Queue a sequence (a `pulser.Sequence`, or its abstract representation) and return the task's id."""
+    def task_start(
+        self, sequence: str | Sequence, shots: int, *, within: float | None = None, key: str | None = None
+    ) -> str:
+        """Queue a sequence (a `pulser.Sequence`, or its abstract representation) and return the task's id.
+
+        `within` and `key` as in `Client.task_start`.
+        """
         if not isinstance(sequence, str) and not hasattr(sequence, "to_abstract_repr"):
             raise BadRequestError(f"a sequence is a pulser.Sequence or its JSON text, not {type(sequence).__name__}")
         text = sequence if isinstance(sequence, str) else sequence.to_abstract_repr()
-        return str(self._client.task_start(self._granted(), text, shots).id)
+        return str(self._client.task_start(self._granted(), text, shots, within=within, key=key).id)
 
     def task_status(self, task_id: str) -> TaskStatus:
         return self._task(task_id).status
@@ -401,7 +364,3 @@ def _result(task: Task) -> dict[str, int]:
             raise TaskCancelledError(f"task {task.id} was cancelled: {task.error}")
         case _:
             raise ConflictError(f"task {task.id} is {task.status}: it has no result yet, wait for it")
-
-
-class _SilenceError(Exception):
-    """No answer on this connection; not for users."""

@@ -28,23 +28,31 @@ def step(before: Reading, after: Reading) -> Micros:
     return moved if abs(moved) > _STEP else 0
 
 
+class Moment(msgspec.Struct, frozen=True):
+    """The time of a turn; by how much the clock was set since the turn before, and how long that is ago."""
+
+    now: Micros
+    step: Micros
+    passed: Micros
+
+
 class Clock:
     """UTC, with an eye on those who set it."""
 
     def __init__(self) -> None:
-        # Steps are told against this reading; small ones add up until they are one.
-        self._reference = _read()
+        # Steps are told against the first reading; small ones add up until they are one.
+        self._reference = self._last = _read()
 
     def now(self) -> Micros:
         return _wall()
 
-    def turn(self) -> tuple[Micros, Micros]:
-        """The time, and by how much the clock was set since this was last asked."""
+    def turn(self) -> Moment:
         reading = _read()
         by = step(self._reference, reading)
         if by:
             self._reference = reading
-        return reading.wall, by
+        passed, self._last = reading.steady - self._last.steady, reading
+        return Moment(reading.wall, by, passed)
 
 
 def _read() -> Reading:

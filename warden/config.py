@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from warden.calibration import Calendar, Rule
+from warden.calibration import Calendar, Rule, ShotRule
 from warden.model import SECOND, ConfigurationError, Micros, State
 from warden.qpu.timing import Timing
 
@@ -27,6 +27,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d)")
 
 # Shorter heartbeats would keep everybody busy with showing that they live.
 _SHORTEST_BEAT = SECOND // 10
+_LONGEST_RUN = 86400 * SECOND
+_SHORTEST_KEEP = 3600 * SECOND
 # Longer than any operator means; sums of such durations are still dates that a calendar can show.
 _LONGEST = 10**10 * SECOND
 # Shot rates that arithmetic with floats and microseconds bears.
@@ -53,11 +55,27 @@ class QpuSection(_Section, frozen=True, kw_only=True):
     places: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     shot_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     overhead: Duration = Duration(2 * SECOND)
+    longest_run: Duration = Duration(3600 * SECOND)
+    """No run is longer; a task of more shots gets several. So long the QPU may be kept from a task of a higher class."""
+    failures: Annotated[int, msgspec.Meta(ge=1)] = 3
+    """So many failed runs in a row take the QPU offline ..."""
+    retry: Duration = Duration(300 * SECOND)
+    """... for so long, and for twice as long when it fails again."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
     def __post_init__(self) -> None:
         if self.shot_rate != 0 and not _RATES[0] <= self.shot_rate <= _RATES[1]:
             raise ValueError("shot_rate must be 0 (no pace) or between 0.000001 and 1000000000 shots a second")
+        if self.longest_run < self.timing.estimate(1):
+            raise ValueError("longest_run must be long enough for one shot: overhead and 1 / shot_rate")
+        if self.longest_run > _LONGEST_RUN:
+            raise ValueError("longest_run must be at most 1d: windows are planned for a week")
+        if self.retry < SECOND:
+            raise ValueError("retry must be at least 1 s")
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(overhead=int(self.overhead), shot_rate=self.shot_rate)
 
 
 _Addresses = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -78,9 +96,13 @@ class BrokerSection(_Section, frozen=True, kw_only=True):
 
 
 class SessionSection(_Section, frozen=True, kw_only=True):
-    """How long a session lives when nobody renews it."""
+    """How long a session lives when nobody renews it, and what it may use."""
 
     lease: Duration = Duration(600 * SECOND)
+    unseen: Duration = Duration(3600 * SECOND)
+    """So long, and no less than a lease, use alone renews a session whose job no execution host says to live."""
+    max_shots: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_qpu_time: Duration | None = None
 
     def __post_init__(self) -> None:
         if self.lease < SECOND:
@@ -88,12 +110,47 @@ class SessionSection(_Section, frozen=True, kw_only=True):
 
 
 class LimitSection(_Section, frozen=True, kw_only=True):
-    """What is refused."""
+    """What is refused, and how long what has ended is kept."""
 
     shots: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] = 100_000
     sequence_bytes: Annotated[int, msgspec.Meta(ge=1, le=64 * 2**20)] = 8 * 2**20
     queued_per_user: Annotated[int, msgspec.Meta(ge=1)] = 1_000
     queued: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    sessions_per_user: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    keep: Duration = Duration(90 * 86400 * SECOND)
+
+    def __post_init__(self) -> None:
+        if self.keep < _SHORTEST_KEEP:
+            raise ValueError("keep must be at least 1h: people read their results")
+
+
+class PolicySection(_Section, frozen=True, kw_only=True):
+    """Whose task is next."""
+
+    order: Literal["fair", "fifo"] = "fair"
+    half_life: Duration = Duration(7 * 86400 * SECOND)
+    """After so long, what a user has used of the QPU counts half."""
+    longest_wait: Duration = Duration(86400 * SECOND)
+    """A task that has waited so long gets every other run, whatever its class."""
+
+    def __post_init__(self) -> None:
+        if self.half_life < SECOND:
+            raise ValueError("half_life must be at least 1 s")
+
+
+_Names = tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=255)], ...]
+
+
+class ClassSection(_Section, frozen=True, kw_only=True):
+    """A class of priority; the first in the file is the highest, and the last takes whoever is in none."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]+\Z", max_length=64)]
+    users: tuple[str | int, ...] = ()
+    queues: _Names = ()
+    projects: _Names = ()
+    max_shots: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """What a session of this class may use, in place of what `session` says."""
+    max_qpu_time: Duration | None = None
 
 
 class ClientSection(_Section, frozen=True, kw_only=True):
@@ -111,13 +168,35 @@ class AccessSection(_Section, frozen=True, kw_only=True):
 
 
 class CalibrationSection(_Section, frozen=True, kw_only=True):
-    """A window that comes back."""
+    """A window that comes back: by the clock (`every`) or when the QPU has taken `after_shots` shots."""
 
-    every: Duration
     duration: Duration
+    every: Duration | None = None
+    after_shots: Annotated[int, msgspec.Meta(ge=1, lt=2**62)] | None = None
     offset: Duration = Duration(0)
     kind: Literal["calibrating", "maintenance"] = "calibrating"
     reason: str = ""
+    make_up: bool = False
+    """Whether one that was missed, because Warden was down, is held as soon as the QPU is free."""
+
+    def __post_init__(self) -> None:
+        if (self.every is None) == (self.after_shots is None):
+            raise ValueError("a calibration comes back by the clock (every) or after_shots: say one of them")
+        if self.after_shots is not None and (self.offset or self.make_up or self.kind != "calibrating"):
+            raise ValueError("a calibration by after_shots has neither offset nor make_up nor another kind")
+
+    def rule(self) -> Rule | ShotRule:
+        reason = self.reason or self.kind
+        if self.every is None:
+            return ShotRule(after_shots=self.after_shots or 0, duration=int(self.duration), reason=reason)
+        return Rule(
+            every=int(self.every),
+            duration=int(self.duration),
+            offset=int(self.offset),
+            kind=State(self.kind),
+            reason=reason,
+            make_up=self.make_up,
+        )
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -127,6 +206,10 @@ class Config(_Section, frozen=True, kw_only=True):
     broker: BrokerSection = BrokerSection()
     session: SessionSection = SessionSection()
     limits: LimitSection = LimitSection()
+    policy: PolicySection = PolicySection()
+    classes: Annotated[tuple[ClassSection, ...], msgspec.Meta(min_length=1)] = msgspec.field(
+        name="class", default=(ClassSection(name="everybody"),)
+    )
     client: ClientSection = ClientSection()
     access: AccessSection = AccessSection()
     calibration: tuple[CalibrationSection, ...] = ()
@@ -146,22 +229,22 @@ class Config(_Section, frozen=True, kw_only=True):
 
     @property
     def timing(self) -> Timing:
-        return Timing(overhead=int(self.qpu.overhead), shot_rate=self.qpu.shot_rate)
+        return self.qpu.timing
 
     @property
     def calendar(self) -> Calendar:
+        rules = [section.rule() for section in self.calibration]
         return Calendar(
-            tuple(
-                Rule(
-                    every=int(c.every),
-                    duration=int(c.duration),
-                    offset=int(c.offset),
-                    kind=State(c.kind),
-                    reason=c.reason or c.kind,
-                )
-                for c in self.calibration
-            )
+            tuple(rule for rule in rules if isinstance(rule, Rule)),
+            shot_rules=tuple(rule for rule in rules if isinstance(rule, ShotRule)),
         )
+
+    def __post_init__(self) -> None:
+        names = [section.name for section in self.classes]
+        if len(set(names)) < len(names):
+            raise ValueError("two classes have the same name")
+        if sum(section.after_shots is not None for section in self.calibration) > 1:
+            raise ValueError("two calibrations say after_shots: any calibration begins the count anew, so say it once")
 
 
 def default_path() -> Path:
@@ -206,7 +289,7 @@ def duration(value: Any) -> Micros:
             length = sum(float(number) * _UNITS[unit] for number, unit in parts)
             if length < _LONGEST:
                 return round(length)
-    raise ValueError(f"{value!r} is no duration: write seconds, or for instance '90s', '3min', '1h30min'")
+    raise ValueError(f"{value!r} is no duration, or a very long one: write seconds, or '90s', '3min', '1h30min'")
 
 
 def _reachable(address: str) -> str:

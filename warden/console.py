@@ -69,6 +69,28 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+class Length(click.ParamType):  # type: ignore[type-arg]
+    """An option that is a length of time, such as 90, 90s or 1h30min; the command gets microseconds."""
+
+    name = "duration"
+
+    def __init__(self, *, longer_than_nothing: bool = True) -> None:
+        self._positive = longer_than_nothing
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from warden.config import duration  # noqa: PLC0415  (`--help` must not pay for it)
+
+        if isinstance(value, int):
+            return value
+        try:
+            length = duration(float(value) if value.replace(".", "", 1).isdecimal() else value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if self._positive and length == 0:
+            self.fail("it must be longer than 0", param, ctx)
+        return length
+
+
 def print_json(value: object) -> None:
     """Print whatever msgspec can encode, for a program that reads it and a person who looks over its shoulder."""
     import msgspec  # noqa: PLC0415  (`--help` must not pay for it)

@@ -2,10 +2,10 @@
 
     task:  queued ──► running ──► completed | failed | cancelled
              ▲           │
-             └───────────┘   cut by a window, or the run was lost
+             └───────────┘   cut by a window or a limit, or the run has to be repeated
 
-`ledger` keeps the books of sessions and tasks, `dispatch` has the worker and its run; here are the requests, the
-operator's windows and the state of the QPU.
+`ledger` keeps the books of sessions and tasks, `planner` the windows, `dispatch` has the worker and its run; here are
+the requests and the state of the QPU.
 
 Effects are carried out in order by the broker: first everything is kept and committed, then everything is sent.
 """
@@ -24,11 +24,15 @@ from warden.events import (
     Asked,
     Effect,
     Event,
-    KeepWindows,
+    Garbled,
+    Prune,
     Refuse,
     Remembered,
     Reported,
     Settings,
+    Started,
+    Stepped,
+    Tick,
 )
 from warden.ledger import Ledger
 from warden.model import (
@@ -50,17 +54,20 @@ from warden.model import (
     Window,
     clock,
 )
+from warden.planner import Planner
 from warden.sequence import inspect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from warden.calibration import Calendar
 
 replace = msgspec.structs.replace
 
-# The end of the year 2999.
-_LATEST: Micros = 32_503_680_000 * SECOND
+# What is old is forgotten in small bites, so that nobody has to wait for it.
+_PRUNE_EVERY = 2 * SECOND
+# And not by a clock that somebody has just set: he may set it right again.
+_SETTLED = 3600 * SECOND
 
 
 class Core:
@@ -75,31 +82,41 @@ class Core:
         remembered: Remembered = Remembered(),  # noqa: B008 - frozen
     ) -> None:
         self._settings = settings
-        self._calendar = replace(calendar, single=remembered.windows)
         self._new_id = new_id
         self._ledger = Ledger(settings, archive, remembered)
-        self._dispatcher = Dispatcher(settings, self._ledger, new_id, remembered)
+        self._planner = Planner(calendar, self._ledger, remembered.almanac)
+        self._dispatcher = Dispatcher(settings, self._ledger, self._planner, new_id, remembered)
+        gap = calendar.longest_gap()
+        self._never_fits = gap is not None and settings.timing.shots_within(gap) == 0
+        self._prune_at: Micros = 0
+        self.trouble = ""
+        """Why nothing can be kept at the moment, and so nothing be accepted."""
 
     def handle(self, event: Event, now: Micros) -> list[Effect]:
         """Take in one event and return what is to be done about it, in order."""
         match event:
             case Asked():
                 self._asked(event, now)
-            case Reported():
+            case Reported() | Garbled():
                 self._dispatcher.handle(event, now)
-            case _:
+            case Started():
+                self._prune_at = now + _SETTLED
+                self._ledger.begin_anew(now)
+                self._dispatcher.begin_anew(now)
+            case Stepped(by=by):
+                self._prune_at = now + _SETTLED
+                self._ledger.shift(by)
+                self._dispatcher.shift(by)
+            case Tick():
                 pass
         self._pass_time(now)
-        self._dispatcher.start(self._calendar, now)
+        self._dispatcher.start(now)
         return self._ledger.take_effects()
 
     def next_wakeup(self, now: Micros) -> Micros | None:
         """When something changes by itself: the broker sends a Tick then."""
-        times = [*self._ledger.times(), *self._dispatcher.times()]
-        window = self._calendar.block(now) or self._calendar.next(now)
-        if window is not None:
-            times += [time for time in (window.start, window.end) if time is not None and time > now]
-        return min(times, default=None)
+        times = [*self._ledger.times(), *self._dispatcher.times(), *self._planner.times(now)]
+        return min((time for time in times if time > now), default=None)
 
     def availability(self, now: Micros) -> Availability:
         state, reason, until = self._state(now)
@@ -110,8 +127,8 @@ class Core:
             until=until,
             places=self._settings.places,
             used=len(self._ledger.sessions),
-            queued=len(self._ledger.queued()),
-            next_window=self._calendar.next(now),
+            queued=len(self._ledger.queue),
+            next_window=self._announced(now),
             qubits=self._qubits,
             time=now,
         )
@@ -133,13 +150,15 @@ class Core:
             case wire.GetTarget():
                 result = self._target()
             case wire.GetPlan(count=count):
-                result = self._plan(now, count)
+                result = self._planner.plan(now, count, self._announced(now))
+            case wire.GetHistory(limit=limit):
+                result = self._ledger.archive.past_windows(limit)
             case wire.Acquire() as body:
                 result = self._acquire(asked.uid, body, now)
             case wire.Release(session=session):
                 result = self._release(asked.uid, session, now)
-            case wire.Renew(host=host, jobs=jobs):
-                result = self._renew(host, frozenset(jobs), now)
+            case wire.Renew(jobs=jobs):
+                result = self._renew(frozenset(jobs), now)
             case wire.TaskStart() as body:
                 result = self._task_start(asked.uid, body, now)
             case wire.GetTask(task=number, wait=wait):
@@ -151,17 +170,18 @@ class Core:
             case wire.TaskStop(task=number):
                 result = self._task_stop(asked.uid, number, now).public()
             case wire.ListTasks() as body:
-                uid = self._whose(asked.uid, everybody=body.everybody)
-                result = [
-                    t.public() for t in self._ledger.archive.tasks(uid=uid, session=body.session, limit=body.limit)
-                ]
+                result = self._list_tasks(asked.uid, body)
             case wire.ListSessions() as body:
                 uid = self._whose(asked.uid, everybody=body.everybody)
-                result = self._ledger.archive.sessions(uid=uid, job=body.job, ended=body.ended, limit=body.limit)
+                result = self._ledger.archive.sessions(
+                    uid=uid, job=body.job, ended=body.ended, before=body.before, limit=body.limit
+                )
             case wire.AddWindow() as body:
-                result = self._add_window(asked.uid, body, now)
-            case wire.CancelWindow(start=start):
-                result = self._cancel_window(asked.uid, start, now)
+                result = self._planner.add(body, asked.uid, now)
+            case wire.MoveWindow() as body:
+                result = self._planner.move(body, asked.uid, now)
+            case wire.CancelWindow(window=window):
+                result = self._planner.cancel(window, asked.uid, now)
             case wire.Resume():
                 result = self._resume(asked.uid, now)
             case other:
@@ -171,26 +191,39 @@ class Core:
     def _acquire(self, uid: int | None, body: wire.Acquire, now: Micros) -> Session:
         same_job = [session for session in self._ledger.sessions.values() if session.job == body.job]
         for session in same_job:
-            if session.uid == body.uid and uid in {authority.ROOT, session.uid}:
-                return self._ledger.renew(replace(session, host=body.host or session.host), now, always=True)
+            if uid == session.uid == body.uid and (uid != authority.ROOT or not body.start):
+                return self._ledger.use(session, now)
+            if uid == authority.ROOT and session.uid == body.uid and body.start in {"", session.start}:
+                return self._ledger.vouch(replace(session, host=body.host or session.host), now, always=True)
         if uid != authority.ROOT:
             raise ForbiddenError("a session comes from the scheduler: submit the job with `qsub -l qpu=1`")
         for session in same_job:
-            self._end_session(session, "its job number belongs to another user now", now)
-        self._check_place(now)
+            other = session.uid != body.uid
+            self._end_session(
+                session, f"its job {'number belongs to another user' if other else 'was started again'}", now
+            )
+        self._check_place(body.uid, now)
         session = Session(
             id=self._new_id(),
             uid=body.uid,
             job=body.job,
             host=body.host,
+            start=body.start,
+            queue=body.queue,
+            project=body.project,
             acquired=now,
+            seen=now,
             expires=now + self._settings.lease,
         )
+        kind = self._settings.classes[self._ledger.rank(session)]
+        session = replace(session, max_shots=kind.max_shots, max_qpu_time=kind.max_qpu_time)
         self._ledger.keep_session(session)
-        self._ledger.note("session acquired", session=session.id, job=session.job, uid=session.uid, host=session.host)
+        self._ledger.note(
+            "session acquired", session=session.id, job=session.job, uid=session.uid, host=session.host, kind=kind.name
+        )
         return session
 
-    def _check_place(self, now: Micros) -> None:
+    def _check_place(self, uid: int, now: Micros) -> None:
         state, reason, until = self._state(now)
         if state is not State.READY:
             when = "" if until is None else f" until {clock(until)}"
@@ -198,6 +231,10 @@ class Core:
         used, places = len(self._ledger.sessions), self._settings.places
         if used >= places:
             raise BusyError(f"all places on the QPU {self._settings.name} are taken ({used} of {places})")
+        own, most = sum(s.uid == uid for s in self._ledger.sessions.values()), self._settings.max_sessions_per_user
+        if own >= most:
+            # It passes when one of them ends, so the job shall wait and not fail.
+            raise BusyError(f"{own} of your jobs are on the QPU {self._settings.name} already, and {most} may be")
 
     def _release(self, uid: int | None, identifier: str, now: Micros) -> Session:
         session = self._ledger.session(identifier)
@@ -205,28 +242,35 @@ class Core:
             raise NotFoundError("there is no such session of yours")
         return session if session.ended is not None else self._end_session(session, "released", now)
 
-    def _renew(self, host: str, jobs: frozenset[str], now: Micros) -> int:
+    def _renew(self, jobs: frozenset[str], now: Micros) -> int:
         renewed = [session for session in self._ledger.sessions.values() if session.job in jobs]
         for session in renewed:
-            self._ledger.renew(replace(session, host=host), now)
+            self._ledger.vouch(session, now)
         return len(renewed)
 
     def _task_start(self, uid: int | None, body: wire.TaskStart, now: Micros) -> Task:
         session = self._ledger.session(body.session)
         if session is None or session.uid != uid:
             raise ForbiddenError("there is no such session of yours: submit the job with `qsub -l qpu=1`")
+        known = self._ledger.archive.task_by_key(session.id, body.key)
+        if known is not None:
+            return self._visible(uid, known.id, now).public()
         if session.ended is not None:
             raise ForbiddenError(f"the session has ended: {session.end_reason}")
-        known = self._ledger.task_by_key(session.id, body.key)
-        if known is not None:
-            return self._visible(uid, known, now).public()
         self._check_limits(session.uid, body)
+        self._check_budget(session, body)
         device = self._dispatcher.worker.device_name if self._dispatcher.worker else None
         qubits = inspect(body.sequence, device=device, qubits=self._qubits)
-        if self._never_fits(now):
+        if self._never_fits:
             raise BadRequestError("not one shot fits between two calibration windows of this QPU: ask its operator")
         task = self._ledger.open_task(
-            session, sequence=body.sequence, shots=body.shots, qubits=qubits, key=body.key, now=now
+            session,
+            sequence=body.sequence,
+            shots=body.shots,
+            qubits=qubits,
+            key=body.key,
+            within=body.within,
+            now=now,
         )
         return task.public()
 
@@ -236,104 +280,81 @@ class Core:
             raise BadRequestError(f"shots must be between 1 and {limits.max_shots}, not {body.shots}")
         if len(body.sequence.encode()) > limits.max_sequence:
             raise LimitError(f"the sequence is larger than {limits.max_sequence} bytes")
-        waiting = self._ledger.queued()
+        needed = limits.timing.estimate(body.shots)
+        if body.within is not None and needed > body.within:
+            raise BadRequestError(
+                f"{body.shots} shots take {needed / SECOND:g} s, and you want them within {body.within / SECOND:g} s"
+            )
+        waiting = self._ledger.queue
         if len(waiting) >= limits.max_queued:
             raise LimitError(f"{len(waiting)} tasks wait for the QPU already: try again later")
-        if sum(task.uid == uid for task in waiting) >= limits.max_queued_per_user:
+        if waiting.of(uid) >= limits.max_queued_per_user:
             raise LimitError(f"{limits.max_queued_per_user} of your tasks wait for the QPU already: wait for some")
+
+    def _check_budget(self, session: Session, body: wire.TaskStart) -> None:
+        """What the session has used and what its tasks will use; the new one has to fit into the rest."""
+        unfinished = self._ledger.tasks_of(session)
+        if session.max_shots is not None:
+            left = max(0, session.max_shots - session.shots - sum(task.shots_left for task in unfinished))
+            if body.shots > left:
+                raise LimitError(f"this job may take {session.max_shots} shots, and {left} are left of them")
+        if session.max_qpu_time is not None:
+            estimate = self._settings.timing.estimate
+            promised = session.qpu_time + sum(estimate(task.shots_left) for task in unfinished)
+            left = max(0, session.max_qpu_time - promised)
+            if estimate(body.shots) > left:
+                raise LimitError(
+                    f"this job may use the QPU for {session.max_qpu_time / SECOND:g} s, {left / SECOND:g} s are left of "
+                    f"them, and {body.shots} shots take {estimate(body.shots) / SECOND:g} s"
+                )
 
     def _task_stop(self, uid: int | None, number: int, now: Micros) -> Task:
         task = self._visible(uid, number, now)
         return task if task.status.final else self._cancel(task, "stopped by its user", now)
+
+    def _list_tasks(self, uid: int | None, body: wire.ListTasks) -> list[Task]:
+        whose = self._whose(uid, everybody=body.everybody)
+        found = self._ledger.archive.tasks(uid=whose, session=body.session, before=body.before, limit=body.limit)
+        return [task.public() for task in found]
 
     def _target(self) -> str:
         if self._dispatcher.worker is None:
             raise UnavailableError("the QPU's worker is not there, so its device is not known: try again later")
         return self._dispatcher.worker.device
 
-    def _plan(self, now: Micros, count: int) -> list[Window]:
-        windows: list[Window] = []
-        block = self._calendar.block(now)
-        time: Micros | None = now
-        if block is not None:
-            windows.append(block)
-            time = block.end
-        while time is not None and len(windows) < count:
-            window = self._calendar.next(time)
-            if window is None:
-                break
-            windows.append(window)
-            time = window.end
-        return windows
-
-    # --- the operator's windows ---
-
-    def _add_window(self, uid: int | None, body: wire.AddWindow, now: Micros) -> Window:
-        start = now if body.start is None else body.start
-        end = None if body.duration is None else start + body.duration
-        if end is not None and end <= now:
-            raise BadRequestError("this window would lie in the past")
-        if max(start, end or 0) > _LATEST:
-            raise BadRequestError("this window is too far in the future: no clock shows it")
-        if end is None and body.kind == State.CALIBRATING:
-            raise BadRequestError("a calibration needs a duration")
-        window = Window(start, end, State(body.kind), body.reason or body.kind)
-        calendar = self._calendar
-        if body.start is None and window.kind is State.MAINTENANCE:
-            # Draining again says how long and why from now on.
-            for drain in self._drains(now):
-                calendar = calendar.without(drain)
-        self._keep_windows(calendar.with_window(window), now)
-        self._ledger.note("window added", by=uid, start=start, end=end, kind=window.kind, reason=window.reason)
-        return window
-
-    def _cancel_window(self, uid: int | None, start: Micros, now: Micros) -> Window:
-        found = [w for w in self._calendar.single if w.start == start]
-        if not found:
-            recurring = any(w.start == start for w in self._calendar.windows(max(now, start), start + 1))
-            raise NotFoundError(
-                "this window comes from a rule of the configuration and cannot be taken back"
-                if recurring
-                else "no window that an operator added starts then: see `warden calibrate plan`"
-            )
-        self._keep_windows(self._calendar.without(found[0]), now)
-        self._ledger.note("window cancelled", by=uid, start=start)
-        return found[0]
-
     def _resume(self, uid: int | None, now: Micros) -> Availability:
-        drains = self._drains(now)
-        if not drains:
+        offline = self._dispatcher.health.offline(now)
+        if not self._planner.end_maintenance(now) and not offline:
+            block = self._planner.block(now)
+            if block is not None and block.kind is State.MAINTENANCE:
+                raise ConflictError("this maintenance is of a rule of the configuration: it ends by itself")
             raise ConflictError("no maintenance is on: there is nothing to resume from")
-        calendar = self._calendar
-        for window in drains:
-            calendar = calendar.without(window)
-        self._keep_windows(calendar, now)
+        self._dispatcher.health.succeeded()
         self._ledger.note("resumed", by=uid)
         return self.availability(now)
-
-    def _drains(self, now: Micros) -> list[Window]:
-        return [w for w in self._calendar.single if w.kind is State.MAINTENANCE and w.covers(now)]
-
-    def _keep_windows(self, calendar: Calendar, now: Micros) -> None:
-        ahead = tuple(window for window in calendar.single if window.end is None or window.end > now)
-        self._calendar = replace(calendar, single=ahead)
-        self._ledger.add(KeepWindows(ahead))
 
     # --- sessions and tasks ---
 
     def _pass_time(self, now: Micros) -> None:
         for session in [s for s in self._ledger.sessions.values() if s.expires <= now]:
             self._end_session(session, "its lease ran out: nobody has seen its job", now)
-        self._dispatcher.pass_time(self._calendar, now)
+        for task in self._ledger.overdue(now):
+            self._dispatcher.cancel(task, now)
+            self._ledger.finish_task(task, TaskStatus.FAILED, "it was not done by its deadline", now)
+        self._planner.pass_time(now)
+        self._dispatcher.pass_time(now)
         self._ledger.answer_overdue(now)
+        if now >= self._prune_at:
+            self._prune_at = now + _PRUNE_EVERY
+            self._ledger.add(Prune(now - self._settings.keep))
 
     def _end_session(self, session: Session, reason: str, now: Micros) -> Session:
         for task in self._ledger.tasks_of(session):
             self._cancel(task, f"its session ended: {reason}", now)
-        return self._ledger.end_session(session, reason, now)
+        return self._ledger.end_session(self._ledger.sessions[session.id], reason, now)
 
     def _cancel(self, task: Task, reason: str, now: Micros) -> Task:
-        self._dispatcher.cancel(task)
+        self._dispatcher.cancel(task, now)
         return self._ledger.finish_task(task, TaskStatus.CANCELLED, reason, now)
 
     def _visible(self, uid: int | None, number: int, now: Micros) -> Task:
@@ -342,7 +363,7 @@ class Core:
             raise NotFoundError("there is no such task of yours")
         session = self._ledger.sessions.get(task.session)
         if session is not None and session.uid == uid:
-            self._ledger.renew(session, now)
+            self._ledger.use(session, now)
         return task
 
     def _owns(self, uid: int | None, owner: int) -> bool:
@@ -357,33 +378,25 @@ class Core:
 
     def _state(self, now: Micros) -> tuple[State, str, Micros | None]:
         """What the QPU is doing, why, and until when. A planned maintenance explains a missing worker."""
-        block = self._calendar.block(now)
+        if self.trouble:
+            return State.OFFLINE, self.trouble, None
+        block = self._planner.block(now)
         if block is not None and block.kind is State.MAINTENANCE:
             return block.kind, block.reason, block.end
         if self._dispatcher.worker is None:
             return State.OFFLINE, "its worker is not connected", None
         if block is not None:
             return block.kind, block.reason, block.end
-        window = self._calendar.next(now)
+        health = self._dispatcher.health
+        if health.offline(now):
+            return State.OFFLINE, health.reason, health.offline_until
+        window = self._announced(now)
         return State.READY, "", None if window is None else window.start
 
-    def _never_fits(self, now: Micros) -> bool:
-        windows = self._plan(now, 20)
-        if len(windows) < 20 or any(w.end is None for w in windows):  # noqa: PLR2004 - enough to see the pattern
-            return False
-        gaps = _gaps(windows)
-        return all(self._settings.timing.shots_within(gap) == 0 for gap in gaps)
+    def _announced(self, now: Micros) -> Window | None:
+        return self._planner.announced(now, self._dispatcher.boundary(now), self._dispatcher.shots_ahead())
 
     @property
     def _qubits(self) -> int:
         worker = self._dispatcher.worker
         return self._settings.qubits if worker is None else min(self._settings.qubits, worker.qubits)
-
-
-def _gaps(windows: Iterable[Window]) -> list[Micros]:
-    gaps, end = [], None
-    for window in windows:
-        if end is not None:
-            gaps.append(window.start - end)
-        end = window.end
-    return gaps

@@ -1,8 +1,8 @@
 """The QPU's side of the state machine: its worker, and the one run that it is at. Pure.
 
 A run belongs to the worker from StartRun until the worker says what became of it, also when its task was cancelled
-meanwhile: the QPU is free when the worker says so, not when we wish it. Only a worker that comes without the run
-proves that it is lost.
+meanwhile: the QPU is free when the worker says so, not when we wish it. A run is given up only when a worker comes
+without it, or keeps it beyond all limits; a worker that gets another order drops what it had.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from warden import policy, wire
-from warden.events import Remembered, Reported, Settings, Tell
-from warden.model import SECOND, Micros, Run, Task, TaskStatus, clock
+from warden.events import Garbled, Remembered, Reported, Settings, Tell
+from warden.health import Health
+from warden.ledger import told
+from warden.model import SECOND, LimitError, Micros, Run, Task, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from warden.calibration import Calendar
     from warden.ledger import Ledger
+    from warden.planner import Planner
 
 replace = msgspec.structs.replace
 
-# A task whose runs end again and again without a shot, or with the loss of the worker, would keep the QPU from
-# everybody. Windows that operators open may end a few runs early.
-_FRUITLESS_RUNS = 10
+# A task whose runs end again and again without a shot, or without a result, would keep the QPU from everybody.
+_FRUITLESS_RUNS = 3
 _REPEATS = 5
+# So often a worker that comes back with its run gets time to hand it in.
+_RETURNS = 10
+# What a worker has beyond a run's limit, on top of the time in which its silence is noticed, to tell of its end.
+_GRACE = 10 * SECOND
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -41,38 +46,76 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class _Active(msgspec.Struct, frozen=True):
-    """The run that the QPU is at. `stopping`: the worker was told to stop."""
+    """The run that the QPU is at. `stopping`: the worker was told to stop. `patience`: then it is given up.
+
+    `astray`: since when the worker seems not to know of it.
+    """
 
     task: int
     run: Run
+    patience: Micros
     stopping: bool = False
+    returns: int = 0
+    astray: Micros | None = None
 
 
 class Dispatcher:
     """Hands runs to the worker, one at a time, and takes back what came of them."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, new_id: Callable[[], str], remembered: Remembered) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        planner: Planner,
+        new_id: Callable[[], str],
+        remembered: Remembered,
+    ) -> None:
         self.worker: Worker | None = None
+        self.health = Health(settings.failures, settings.retry)
         self._settings = settings
         self._ledger = ledger
+        self._planner = planner
         self._new_id = new_id
-        runs = (_Active(task.id, task.run, task.status.final) for task in remembered.tasks if task.run is not None)
-        self._active = next(runs, None)
+        self._active: _Active | None = None
+        # The task that the QPU was at last, and whether it had waited for too long.
+        self._last: tuple[int, bool] = (0, False)
+        for task in remembered.tasks:
+            if task.run is not None:
+                self._active = _Active(task.id, task.run, self._patience(task.run), task.status.final)
 
     def times(self) -> list[Micros]:
-        """When the worker's silence becomes its loss."""
-        return [] if self.worker is None else [self.worker.seen + self._silence]
+        """When the worker's silence becomes its loss, its run is overdue, or the QPU is tried again."""
+        times = [] if self.health.offline_until is None else [self.health.offline_until]
+        if self.worker is not None:
+            times.append(self.worker.seen + self._silence)
+            if self._active is not None:
+                times.append(self._active.patience)
+        return times
+
+    def boundary(self, now: Micros) -> Micros:
+        """When the QPU is expected to be done with the task that it is at."""
+        task = None if self._active is None else self._ledger.task(self._active.task)
+        if self._active is None or task is None:
+            return now
+        return max(now, self._active.run.started + self._settings.timing.estimate(task.shots_left))
+
+    def shots_ahead(self) -> int:
+        """Shots that the QPU takes until then."""
+        task = None if self._active is None else self._ledger.tasks.get(self._active.task)
+        return 0 if task is None else task.shots_left
 
     # --- what the worker says ---
 
-    def handle(self, reported: Reported, now: Micros) -> None:
-        match reported.body:
-            case wire.WorkerHello() as hello:
-                self._hello(reported.peer, hello, now)
-            case wire.WorkerBeat() as beat:
-                self._beat(reported.peer, beat, now)
-            case wire.RunFinished() as finished:
-                self._finished(reported.peer, finished, now)
+    def handle(self, event: Reported | Garbled, now: Micros) -> None:
+        match event:
+            case Garbled(peer=peer, text=text):
+                self._garbled(peer, text, now)
+            case Reported(peer=peer, body=wire.WorkerHello() as hello):
+                self._hello(peer, hello, now)
+            case Reported(peer=peer, body=wire.WorkerBeat() as beat):
+                self._beat(peer, beat, now)
+            case Reported(peer=peer, body=wire.RunFinished() as finished):
+                self._finished(peer, finished, now)
             case _:
                 pass
 
@@ -84,9 +127,16 @@ class Dispatcher:
         self._tell(peer, wire.Welcome(interval=self._settings.heartbeat))
         self._ledger.note("worker connected", instance=hello.instance, device=hello.device_name)
         active = self._active
-        if active is not None and active.run.token != hello.token:
-            self._lose(active, now)
-        elif hello.token and (active is None or active.stopping):
+        if active is not None and hello.token != active.run.token and hello.instance != active.run.instance:
+            self._lose(active, "was lost with its worker", now)
+        elif active is not None:
+            if active.returns < _RETURNS:
+                # It may have been away for longer than the run had.
+                patience = max(active.patience, now + self._silence + _GRACE)
+                self._active = replace(active, patience=patience, returns=active.returns + 1)
+            if active.stopping:
+                self._tell(peer, wire.StopRun(token=hello.token))
+        elif hello.token:
             self._tell(peer, wire.StopRun(token=hello.token))
 
     def _beat(self, peer: bytes, beat: wire.WorkerBeat, now: Micros) -> None:
@@ -98,12 +148,31 @@ class Dispatcher:
         self._tell(peer, wire.BrokerBeat())
         active = self._active
         if active is None:
-            return
-        if beat.token != active.run.token and now - active.run.started >= self._silence:
-            # Not a beat that crossed StartRun on its way: the order was lost with the connection that it went to.
-            self._lose(active, now)
-        elif active.stopping:
-            self._tell(peer, wire.StopRun(token=active.run.token))
+            if beat.token:
+                self._tell(peer, wire.StopRun(token=beat.token))
+        elif beat.token != active.run.token:
+            self._miss(active, now)
+        else:
+            self._active = replace(active, astray=None)
+            if active.stopping:
+                self._tell(peer, wire.StopRun(token=active.run.token))
+
+    def _miss(self, active: _Active, now: Micros) -> None:
+        """The worker does not know of its run: the order was lost on its way, if this is no news of long ago."""
+        if active.astray is None:
+            self._active = replace(active, astray=now)
+        elif now - active.astray >= self._silence:
+            self._lose(active, "was lost on its way to the worker", now)
+
+    def _garbled(self, peer: bytes, text: str, now: Micros) -> None:
+        self._ledger.note("garbage from a worker", text=text)
+        if self.worker is None or self.worker.peer != peer:
+            # Whatever it is, it shall learn that nobody understands it: an older worker, for instance.
+            self._tell(peer, wire.Unwelcome(text=f"this broker does not understand: {text}"))
+        elif self._active is not None and now - self._active.run.started >= self._silence:
+            # Not of the run before, whose result it may have offered twice; one that has just begun shows by its beats.
+            self._tell(peer, wire.ForgetRun(token=self._active.run.token))
+            self._lose(self._active, f"ended in garbage ({text})", now)
 
     def _finished(self, peer: bytes, finished: wire.RunFinished, now: Micros) -> None:
         self._tell(peer, wire.ForgetRun(token=finished.token))
@@ -116,102 +185,190 @@ class Dispatcher:
         self._active = None
         task = self._ledger.task(active.task)
         if task is not None:
-            self._settle(task, active.run, finished, now)
+            self._settle(task, active, finished, now)
 
-    def _settle(self, task: Task, run: Run, finished: wire.RunFinished, now: Micros) -> None:
+    def _settle(self, task: Task, active: _Active, finished: wire.RunFinished, now: Micros) -> None:
         """Account for a run that has ended, and decide what becomes of its task."""
+        run = active.run
         time = min(finished.time, max(0, now - run.started))
-        problem = finished.error or _misfit(task, run, finished)
-        shots = 0 if problem else finished.shots
-        self._ledger.account(task, shots=shots, qpu_time=time)
+        refused = bool(finished.error) and finished.fault != "device"
+        failure = "" if refused else _failure(task, active, finished, now)
+        shots = 0 if refused or failure else finished.shots
+        self._ledger.account(task, now, shots=shots, qpu_time=time)
+        self._planner.count_shots(shots)
         task = replace(task, run=None, qpu_time=task.qpu_time + time, runs=task.runs + 1)
-        if task.status.final:
-            self._ledger.keep_task(replace(task, log=(*task.log, f"{clock(now)} run {task.runs} stopped")))
+        if failure:
+            self._repeat(task, f"run {task.runs} failed: {failure}", now)
             return
-        counts = task.counts if problem else _merged(task.counts, finished.counts)
-        line = f"{clock(now)} run {task.runs}: {shots} of {run.shots} shots in {time / SECOND:.3f} s"
-        task = replace(task, counts=counts, shots_done=task.shots_done + shots, log=(*task.log, line))
-        if problem:
-            self._ledger.finish_task(task, TaskStatus.FAILED, problem, now)
+        if shots or refused:
+            self.health.succeeded()
+        if task.status.final:
+            self._ledger.keep_task(told(task, f"run {task.runs} stopped", now))
+            return
+        counts = _merged(task.counts, finished.counts) if shots else task.counts
+        text = f"run {task.runs}: {shots} of {run.shots} shots in {time / SECOND:.3f} s"
+        fruitless = 0 if shots or active.stopping else task.fruitless + 1
+        task = replace(task, counts=counts, shots_done=task.shots_done + shots, fruitless=fruitless)
+        task = told(task, text, now)
+        if refused:
+            self._ledger.finish_task(task, TaskStatus.FAILED, finished.error, now)
         elif task.shots_left == 0:
             self._ledger.finish_task(task, TaskStatus.COMPLETED, "", now)
-        elif shots == 0 and task.runs + task.repeats >= _FRUITLESS_RUNS and task.shots_done == 0:
-            error = f"{task.runs} runs ended without a shot: no gap is long enough"
+        elif fruitless >= _FRUITLESS_RUNS:
+            error = f"{fruitless} runs in a row ended at their limit without a shot: it takes longer than a run may"
             self._ledger.finish_task(task, TaskStatus.FAILED, error, now)
         else:
-            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED))
+            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now))
 
-    def _lose(self, active: _Active, now: Micros) -> None:
-        """The worker came without the run that it had: it will never end, so it has to be repeated."""
+    def _lose(self, active: _Active, what: str, now: Micros) -> None:
+        """The run will never end, or not with a result that counts: it has to be repeated."""
         self._active = None
         task = self._ledger.task(active.task)
-        if task is None:
-            return
+        if task is not None:
+            self._ledger.note("run lost", task=task.id, token=active.run.token)
+            self._repeat(replace(task, run=None), f"run {task.runs + 1} {what}", now)
+
+    def _repeat(self, task: Task, what: str, now: Micros) -> None:
+        self.health.failed(what, now)
         if task.status.final:
-            self._ledger.keep_task(replace(task, run=None))
+            self._ledger.keep_task(told(task, what, now))
             return
-        self._ledger.note("run lost", task=task.id)
-        repeats = task.repeats + 1
-        again = repeats <= _REPEATS
-        line = f"{clock(now)} run {task.runs + 1} was lost with its worker" + (" and will be repeated" if again else "")
-        task = replace(task, run=None, repeats=repeats, log=(*task.log, line))
-        if again:
-            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED))
+        task = replace(task, repeats=task.repeats + 1)
+        if task.repeats <= _REPEATS:
+            task = told(task, f"{what} and will be repeated", now)
+            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now))
         else:
-            error = f"the QPU's worker was lost in {repeats} of its runs: ask the operator what it does to the worker"
+            error = f"the QPU failed in {task.repeats} of its runs, the last time: {what}"
             self._ledger.finish_task(task, TaskStatus.FAILED, error, now)
 
     # --- what the core wants ---
 
-    def pass_time(self, calendar: Calendar, now: Micros) -> None:
-        """Notice a silent worker, and end the run when a window has opened."""
+    def begin_anew(self, now: Micros) -> None:
+        """The broker was away: its worker needs some time to show that it lives, and what it has."""
+        if self.worker is not None:
+            self.worker = replace(self.worker, seen=now)
+        if self._active is not None:
+            soon = now + self._silence + _GRACE
+            # No later than for a run that begins now: the clock may have been set back meanwhile.
+            patience = min(max(self._active.patience, soon), soon + self._settings.longest_run)
+            self._active = replace(self._active, patience=patience)
+
+    def shift(self, by: Micros) -> None:
+        """The clock was set."""
+        self.health.shift(by)
+        if self.worker is not None:
+            self.worker = replace(self.worker, seen=self.worker.seen + by)
+        if self._active is not None:
+            run = self._active.run
+            deadline = None if run.deadline is None else run.deadline + by
+            run = replace(run, started=run.started + by, deadline=deadline)
+            patience = self._active.patience + by
+            # Being astray begins anew: that is soon enough.
+            self._active = replace(self._active, run=run, patience=patience, astray=None)
+
+    def pass_time(self, now: Micros) -> None:
+        """Notice a silent worker and a run that never ends, and end the run when a window has opened."""
         if self.worker is not None and now >= self.worker.seen + self._silence:
             self._ledger.note("worker lost", instance=self.worker.instance, seen=self.worker.seen)
             self.worker = None
-        if self._active is not None and calendar.block(now) is not None:
-            self._stop(self._active)
+        active = self._active
+        if active is not None and self.worker is not None and now >= active.patience:
+            self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
+            self._lose(active, "did not end", now)
+        elif active is not None and self._planner.block(now) is not None:
+            self._stop(active, now)
 
-    def start(self, calendar: Calendar, now: Micros) -> None:
+    def start(self, now: Micros) -> None:
         """Start the next run, if the QPU is free and something fits before the next window."""
-        if self._active is not None or self.worker is None or calendar.block(now) is not None:
+        if self._planner.block(now) is not None:
             return
-        task = policy.next_task(self._ledger.queued())
-        if task is None:
-            return
-        window = calendar.next(now)
-        gap = None if window is None else window.start - now
-        shots = policy.shots_that_fit(task, self._settings.timing, gap)
-        if shots == 0:
-            return
-        deadline = None if window is None else window.start
-        run = Run(token=self._new_id(), first_shot=task.shots_done, shots=shots, started=now, deadline=deadline)
-        self._active = _Active(task.id, run)
-        line = f"{clock(now)} run {task.runs + 1} started: {shots} shots from shot {run.first_shot}"
-        started = now if task.started is None else task.started
-        self._ledger.keep_task(
-            replace(task, status=TaskStatus.RUNNING, run=run, started=started, log=(*task.log, line))
-        )
-        self._tell(
-            self.worker.peer,
-            wire.StartRun(
-                token=run.token, task=task.id, sequence="", first_shot=run.first_shot, shots=shots, limit=gap
-            ),
-        )
+        while self._active is None and self.worker is not None and not self.health.offline(now):
+            task, owed = self._ledger.next_task(now, may_owe=not self._last[1])
+            goes_on = task is not None and task.id == self._last[0] and task.shots_done > 0
+            if not goes_on:
+                self._planner.open_due(now)
+            if task is None or self._planner.block(now) is not None or self._start(task, now):
+                if self._active is not None:
+                    self._last = (self._active.task, owed)
+                return
 
-    def cancel(self, task: Task) -> None:
+    def _start(self, task: Task, now: Micros) -> bool:
+        """Start a run of the task, or fail the task; False: another one may have its turn."""
+        try:
+            self._check(task, now)
+        except LimitError as error:
+            self._ledger.finish_task(task, TaskStatus.FAILED, error.text, now)
+            return False
+        window = self._planner.next(now)
+        left = self._budget_left(task)
+        ends = (None if window is None else window.start, task.deadline, None if left is None else now + left)
+        gap = policy.gap_before(self._settings, now, *ends)
+        shots = policy.shots_that_fit(task, self._settings.timing, gap)
+        if shots == 0 or self.worker is None:
+            return True
+        run = Run(
+            token=self._new_id(),
+            first_shot=task.shots_done,
+            shots=shots,
+            started=now,
+            deadline=now + gap,
+            instance=self.worker.instance,
+        )
+        self._active = _Active(task.id, run, self._patience(run))
+        task = told(task, f"run {task.runs + 1} started: {shots} shots from shot {run.first_shot}", now)
+        started = now if task.started is None else task.started
+        self._ledger.keep_task(replace(task, status=TaskStatus.RUNNING, run=run, started=started))
+        order = wire.StartRun(
+            token=run.token, task=task.id, sequence="", first_shot=run.first_shot, shots=shots, limit=gap
+        )
+        self._tell(self.worker.peer, order)
+        return True
+
+    def _check(self, task: Task, now: Micros) -> None:
+        """Whether the task may still have a run; its limits may have been reached while it waited."""
+        session = self._ledger.sessions.get(task.session)
+        if (
+            session is not None
+            and session.max_shots is not None
+            and session.shots + task.shots_left > session.max_shots
+        ):
+            raise LimitError(f"its session may take {session.max_shots} shots, and has taken {session.shots}")
+        left = self._budget_left(task)
+        if (
+            session is not None
+            and session.max_qpu_time is not None
+            and left is not None
+            and left < self._settings.timing.estimate(1)
+        ):
+            raise LimitError(f"its session has used the {session.max_qpu_time / SECOND:g} s of the QPU that it may use")
+        if task.deadline is not None and now + self._settings.timing.estimate(task.shots_left) > task.deadline:
+            raise LimitError("it cannot be done by its deadline any more")
+
+    def _budget_left(self, task: Task) -> Micros | None:
+        session = self._ledger.sessions.get(task.session)
+        if session is None or session.max_qpu_time is None:
+            return None
+        return max(0, session.max_qpu_time - session.qpu_time)
+
+    def cancel(self, task: Task, now: Micros) -> None:
         """Have the worker stop the task's run, if it is at it."""
         if self._active is not None and self._active.task == task.id:
-            self._stop(self._active)
+            self._stop(self._active, now)
 
-    def _stop(self, active: _Active) -> None:
+    def _stop(self, active: _Active, now: Micros) -> None:
         if active.stopping:
             return
-        self._active = replace(active, stopping=True)
+        patience = min(active.patience, now + self._silence + _GRACE)
+        self._active = replace(active, stopping=True, patience=patience)
         if self.worker is not None:
             self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
 
     def _tell(self, peer: bytes, body: wire.Message) -> None:
         self._ledger.add(Tell(peer, body))
+
+    def _patience(self, run: Run) -> Micros:
+        end = run.started + self._settings.longest_run if run.deadline is None else run.deadline
+        return end + self._silence + _GRACE
 
     @property
     def _silence(self) -> Micros:
@@ -222,12 +379,17 @@ def _merged(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     return {bits: counts.get(bits, 0) + more.get(bits, 0) for bits in {**counts, **more}}
 
 
-def _misfit(task: Task, run: Run, finished: wire.RunFinished) -> str:
-    """Why a result cannot be true, or nothing. What a worker says is checked like what a user says."""
+def _failure(task: Task, active: _Active, finished: wire.RunFinished, now: Micros) -> str:
+    """Why a run does not count and has to be repeated, or nothing. A worker's words are checked like a user's."""
+    run = active.run
+    if finished.error:
+        return finished.error
     if finished.shots > run.shots:
         return f"the QPU returned {finished.shots} shots where {run.shots} were asked for"
     if sum(finished.counts.values()) != finished.shots:
         return "the QPU returned counts that do not add up to its shots"
     if any(len(bits) != task.qubits for bits in finished.counts):
         return "the QPU returned bitstrings of another length than the register"
+    if not finished.shots and not active.stopping and run.deadline is not None and now < run.deadline:
+        return "it ended before its limit, without a shot"
     return ""

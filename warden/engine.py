@@ -59,6 +59,9 @@ class Engine:
         self._settings, self._calendar, self._store, self._new_id = settings, calendar, store, new_id
         self._failing = False
         self._owed: list[Event] = []
+        # Requests whose answer waits for something, by identity: a repeated one is another one.
+        self._waiting: dict[int, Asked] = {}
+        self._trouble = ""
         self._core = self._remembered()
 
     @property
@@ -76,6 +79,8 @@ class Engine:
         Raises:
             StoreError: The store can be neither written nor read.
         """
+        if self._trouble:
+            self._probe()
         events, self._owed = [*self._owed, *events], []
         effects: list[Effect] = []
         try:
@@ -87,6 +92,7 @@ class Engine:
             self._store.commit()
         except StoreError as error:
             log.error("the store cannot be written: %s", error)  # noqa: TRY400 - the disk is at fault, no code
+            self._trouble = f"its store cannot be written: {error}"
             # Nobody says these again, as clients and workers do.
             self._owed = [event for event in events if isinstance(event, Started | Stepped)]
             return self._forget(events, f"the broker cannot write its store ({error})")
@@ -97,7 +103,19 @@ class Engine:
             sent = self._forget(events if alone else [], "this request hits a bug of the broker, see its log")
             return sent + [outgoing for event in events if not alone for outgoing in self.turn([event], now)]
         self._failing = False
+        self._waiting |= {id(event): event for event in events if isinstance(event, Asked)}
+        for effect in effects:
+            if isinstance(effect, Answer | Refuse):
+                self._waiting.pop(id(effect.to), None)
         return [outgoing for effect in effects for outgoing in self._carried_out(effect)]
+
+    def _probe(self) -> None:
+        """Turns without anything to write succeed on a full disk, too: ask it, until it is well again."""
+        try:
+            self._store.probe()
+            self._trouble = self._core.trouble = ""
+        except StoreError:
+            self._store.rollback()
 
     def _forget(self, events: Sequence[Event], why: str) -> list[Outgoing]:
         """Nothing of this turn is on disk, so nothing of it has happened: go on from what is on disk."""
@@ -105,7 +123,9 @@ class Engine:
         self._store.rollback()
         self._core = self._remembered()
         sorry = UnavailableError(f"{why}: nothing was accepted, try again later")
-        asked = [event for event in events if isinstance(event, Asked)]
+        # Nobody remembers those either who asked before and wait.
+        asked = [*self._waiting.values(), *(event for event in events if isinstance(event, Asked))]
+        self._waiting = {}
         return [outgoing for event in asked for outgoing in self._carried_out(Refuse(event, sorry))]
 
     def _carried_out(self, effect: Effect) -> list[Outgoing]:
@@ -129,7 +149,9 @@ class Engine:
         return []
 
     def _remembered(self) -> Core:
-        return Core(self._settings, self._calendar, self._store, self._new_id, self._store.remember())
+        core = Core(self._settings, self._calendar, self._store, self._new_id, self._store.remember())
+        core.trouble = self._trouble
+        return core
 
 
 def read_request(peer: bytes, uid: int | None, frame: bytes) -> Asked:

@@ -7,24 +7,57 @@ from typing import Any, Protocol
 import msgspec
 
 from warden import wire
-from warden.model import Micros, Session, Task, WardenError, Window
+from warden.model import Micros, PastWindow, Session, State, Task, WardenError, Window
 from warden.qpu.timing import Timing
 
 
+class Class(msgspec.Struct, frozen=True, kw_only=True):
+    """A class of priority: who belongs to it, and what its sessions may use at most (None: any amount)."""
+
+    name: str
+    uids: frozenset[int] = frozenset()
+    queues: frozenset[str] = frozenset()
+    projects: frozenset[str] = frozenset()
+    max_shots: int | None = None
+    max_qpu_time: Micros | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the core needs of the configuration."""
+    """What the core needs of the configuration. Times in microseconds."""
 
     name: str
     places: int
     qubits: int
     timing: Timing
-    lease: Micros
     heartbeat: Micros
+    operators: frozenset[int]
+
+    longest_run: Micros
+    """No run is longer, by estimate and by deadline: so long the QPU may be kept from a task of a higher class."""
+    failures: int
+    """Failures of the QPU in a row after which it is taken offline ..."""
+    retry: Micros
+    """... for so long at first, and twice as long each time that it fails again."""
+
+    lease: Micros
+    unseen: Micros
+    """So long use alone keeps a session for which no execution host vouches."""
+
+    fair: bool
+    """Fair share inside a class, or first come, first served over all."""
+    half_life: Micros
+    longest_wait: Micros
+    """A task that has waited so long gets every other run, whatever its class and its user's share."""
+    classes: tuple[Class, ...]
+    """Highest first; who is in none of them is in the last."""
+
     max_shots: int
     max_sequence: int
     max_queued: int
     max_queued_per_user: int
-    operators: frozenset[int]
+    max_sessions_per_user: int
+    keep: Micros
+    """How long what has ended is kept."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -51,7 +84,7 @@ class Garbled(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The broker has come up: nobody could renew or open anything while it was away."""
+    """The broker has come up, or goes on after it was stopped: nobody could renew or open anything meanwhile."""
 
 
 class Stepped(msgspec.Struct, frozen=True):
@@ -67,17 +100,58 @@ class Tick(msgspec.Struct, frozen=True):
 Event = Asked | Reported | Garbled | Started | Stepped | Tick
 
 
-class Keep(msgspec.Struct, frozen=True):
-    """Make durable: a session or a task, with its sequence when it is new."""
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """QPU time that a user has used in a class, decayed to what it is worth at `time`; both in microseconds."""
 
-    what: Session | Task
+    name: str
+    uid: int
+    used: Micros
+    time: Micros
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """Make durable: a session, a usage, or a task, with its sequence when it is new."""
+
+    what: Session | Task | Usage
     sequence: str | None = None
 
 
-class KeepWindows(msgspec.Struct, frozen=True):
-    """Make the operator's windows durable."""
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that begins as soon as the QPU turns from one task to another."""
 
-    windows: tuple[Window, ...]
+    rule: str
+    duration: Micros
+    reason: str
+    kind: State = State.CALIBRATING
+
+
+class Almanac(msgspec.Struct, frozen=True, kw_only=True):
+    """What the calendar's rules do not say by themselves."""
+
+    windows: tuple[Window, ...] = ()
+    """Those that operators added, and calibrations that were due for another reason than a rule's time."""
+    opened: tuple[int, ...] = ()
+    """Which of them are open."""
+    next_window: int = 1
+    accounted: dict[str, Micros] = {}
+    """For each rule, the end of its last window that was held or missed."""
+    due: tuple[Due, ...] = ()
+    """Missed windows that are to be made up for."""
+    shots: int = 0
+    """Shots since the last calibration."""
+
+
+class KeepAlmanac(msgspec.Struct, frozen=True):
+    """Make the almanac durable, and what became of windows."""
+
+    almanac: Almanac
+    past: tuple[PastWindow, ...] = ()
+
+
+class Prune(msgspec.Struct, frozen=True):
+    """Forget tasks, sessions and windows that ended before `before`; not all at once."""
+
+    before: Micros
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -108,26 +182,30 @@ class Note(msgspec.Struct, frozen=True):
     facts: dict[str, Any]
 
 
-Effect = Keep | KeepWindows | Answer | Refuse | Tell | Note
+Effect = Keep | KeepAlmanac | Prune | Answer | Refuse | Tell | Note
 
 
 class Archive(Protocol):
     """What was kept, for reading: the store."""
 
     def task(self, number: int) -> Task | None: ...
+    def task_by_key(self, session: str, key: str) -> Task | None: ...
     def session(self, identifier: str) -> Session | None: ...
-    def tasks(self, *, uid: int | None, session: str | None, limit: int) -> list[Task]: ...
-    def sessions(self, *, uid: int | None, job: str | None, ended: bool, limit: int) -> list[Session]: ...
+    def tasks(self, *, uid: int | None, session: str | None, before: int | None, limit: int) -> list[Task]:
+        """Without counts and logs."""
+        ...
+
+    def sessions(
+        self, *, uid: int | None, job: str | None, ended: bool, before: str | None, limit: int
+    ) -> list[Session]: ...
+    def past_windows(self, limit: int) -> list[PastWindow]: ...
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """What a broker finds when it starts: open sessions, unfinished tasks and runs, the operator's windows.
-
-    `keys` has all tasks of the open sessions: a request may be repeated when its task has long ended.
-    """
+    """What a broker finds when it starts: open sessions, unfinished tasks and runs, the almanac, what users used."""
 
     sessions: tuple[Session, ...] = ()
     tasks: tuple[Task, ...] = ()
-    windows: tuple[Window, ...] = ()
+    almanac: Almanac = Almanac()
+    usage: tuple[Usage, ...] = ()
     next_task: int = 1
-    keys: dict[tuple[str, str], int] = {}

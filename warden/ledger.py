@@ -5,23 +5,25 @@ Nothing is changed here without an effect that makes it durable; what has ended 
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from warden.events import Answer, Archive, Asked, Effect, Keep, Note, Remembered, Settings
+from warden import policy
+from warden.events import Answer, Archive, Asked, Effect, Keep, Note, Remembered, Settings, Usage
 from warden.model import Micros, Session, Task, TaskStatus, clock
+from warden.queue import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 replace = msgspec.structs.replace
 
-
-class _Waiter(msgspec.Struct, frozen=True):
-    asked: Asked
-    task: int
-    until: Micros
+# A task of many runs has many lines to tell; its record is written with each of them.
+_FIRST_LINES, _LAST_LINES = 20, 100
+# Requests that wait for one task; the oldest of more is answered before its time.
+_WAITERS = 100
 
 
 class Ledger:
@@ -30,12 +32,24 @@ class Ledger:
     def __init__(self, settings: Settings, archive: Archive, remembered: Remembered) -> None:
         self.archive = archive
         self.sessions = {session.id: session for session in remembered.sessions}
-        self.tasks = {task.id: task for task in remembered.tasks if not task.status.final}
-        self._lease = settings.lease
+        self.tasks: dict[int, Task] = {}
+        self.queue = Queue()
+        self._settings = settings
         self._next_task = remembered.next_task
-        self._keys = dict(remembered.keys)
-        self._waiters: list[_Waiter] = []
+        self._of_session: dict[str, dict[int, None]] = {}
+        self._deadlines: dict[int, Micros] = {}
+        self._usage = {(usage.name, usage.uid): usage for usage in remembered.usage}
+        # Who waits for a task, in the order of their numbers; and when they want an answer at the latest.
+        self._waiters: dict[int, dict[int, Asked]] = {}
+        self._next_waiter = 0
+        self._overdue: list[tuple[Micros, int, int]] = []
         self._effects: list[Effect] = []
+        # What ended in the event at hand: the archive does not have it yet.
+        self._ended_sessions: dict[str, Session] = {}
+        self._ended_tasks: dict[int, Task] = {}
+        for task in sorted(remembered.tasks, key=lambda task: (task.since, task.id)):
+            if not task.status.final:
+                self._file(task)
 
     # --- effects ---
 
@@ -47,64 +61,93 @@ class Ledger:
 
     def take_effects(self) -> list[Effect]:
         taken, self._effects = self._effects, []
+        self._ended_sessions, self._ended_tasks = {}, {}
         return taken
 
     # --- sessions ---
 
     def session(self, identifier: str) -> Session | None:
         """Open or ended."""
-        return self.sessions.get(identifier) or self.archive.session(identifier)
+        found = self.sessions.get(identifier) or self._ended_sessions.get(identifier)
+        return found or self.archive.session(identifier)
 
     def keep_session(self, session: Session) -> None:
-        if session.ended is None:
-            self.sessions[session.id] = session
+        kept = self.sessions if session.ended is None else self._ended_sessions
+        kept[session.id] = session
         self.add(Keep(session))
 
-    def renew(self, session: Session, now: Micros, *, always: bool = False) -> Session:
-        """Prolong the lease; not at each poll of a client, which would cost a commit each."""
-        expires = now + self._lease
-        if always or expires - session.expires > self._lease // 8:
-            session = replace(session, expires=expires)
+    def vouch(self, session: Session, now: Micros, *, always: bool = False) -> Session:
+        """The scheduler's side still sees the job."""
+        seen = max(now, session.seen)
+        # Use alone may have prolonged it so far that there is nothing to prolong; that it was seen counts all the same.
+        always = always or seen - session.seen > self._settings.lease // 8
+        return self._prolong(replace(session, seen=seen), now + self._settings.lease, now, always=always)
+
+    def use(self, session: Session, now: Micros) -> Session:
+        """The job's user was here: that renews the lease for as long as somebody vouched for the job of late."""
+        until = min(now + self._settings.lease, session.seen + self._settings.unseen)
+        return self._prolong(session, until, now)
+
+    def _prolong(self, session: Session, until: Micros, now: Micros, *, always: bool = False) -> Session:
+        """Not at each poll of a client, which would cost a commit each."""
+        lease = self._settings.lease
+        soon = session.expires - now < lease // 2
+        if until > session.expires and (always or soon or until - session.expires > lease // 8):
+            session = replace(session, expires=until)
             self.keep_session(session)
         return session
 
     def end_session(self, session: Session, reason: str, now: Micros) -> Session:
         """Close it; its tasks have been cancelled before."""
         ended = replace(self.sessions.pop(session.id), ended=now, end_reason=reason)
-        self._keys = {key: task for key, task in self._keys.items() if key[0] != session.id}
         self.keep_session(ended)
         self.note("session ended", session=ended.id, job=ended.job, uid=ended.uid, reason=reason)
         return ended
 
-    def account(self, task: Task, *, shots: int = 0, qpu_time: Micros = 0, wait_time: Micros = 0) -> None:
-        """Add what a task used to its session's account, also after the session has ended."""
+    def account(self, task: Task, now: Micros, *, shots: int = 0, qpu_time: Micros = 0, wait_time: Micros = 0) -> None:
+        """Add what a task used to its session's account, also after the session has ended, and to its user's share."""
         session = self.session(task.session)
-        if session is not None:
-            self.keep_session(
-                replace(
-                    session,
-                    shots=session.shots + shots,
-                    qpu_time=session.qpu_time + qpu_time,
-                    wait_time=session.wait_time + wait_time,
-                )
+        if session is None:
+            return
+        self.keep_session(
+            replace(
+                session,
+                shots=session.shots + shots,
+                qpu_time=session.qpu_time + qpu_time,
+                wait_time=session.wait_time + wait_time,
             )
+        )
+        if qpu_time:
+            name = self._settings.classes[self.rank(session)].name
+            usage = Usage(name=name, uid=session.uid, used=self._used(name, session.uid, now) + qpu_time, time=now)
+            self._usage[name, session.uid] = usage
+            self.add(Keep(usage))
+
+    def rank(self, session: Session) -> int:
+        return policy.rank(session, self._settings.classes)
 
     # --- tasks ---
 
     def task(self, number: int) -> Task | None:
         """Unfinished or ended."""
-        return self.tasks.get(number) or self.archive.task(number)
-
-    def task_by_key(self, session: str, key: str) -> int | None:
-        return self._keys.get((session, key))
-
-    def queued(self) -> list[Task]:
-        return [task for task in self.tasks.values() if task.status is TaskStatus.QUEUED]
+        return self.tasks.get(number) or self._ended_tasks.get(number) or self.archive.task(number)
 
     def tasks_of(self, session: Session) -> Sequence[Task]:
-        return [task for task in self.tasks.values() if task.session == session.id]
+        return [self.tasks[number] for number in self._of_session.get(session.id, {})]
 
-    def open_task(self, session: Session, *, sequence: str, shots: int, qubits: int, key: str, now: Micros) -> Task:
+    def next_task(self, now: Micros, *, may_owe: bool) -> tuple[Task | None, bool]:
+        """Whose turn it is, and whether it was owed the turn; `may_owe`: the turn before was nobody's due."""
+        oldest = self.queue.longest()
+        if self._settings.fair and may_owe and policy.owed(oldest, now, self._settings.longest_wait):
+            return oldest, True
+        names = [kind.name for kind in self._settings.classes]
+        heads = (policy.Candidate(t, rank, self._used(names[rank], t.uid, now)) for rank, t in self.queue.heads())
+        task = policy.next_task(heads, fair=self._settings.fair)
+        return task, policy.owed(task, now, self._settings.longest_wait)
+
+    def open_task(
+        self, session: Session, *, sequence: str, shots: int, qubits: int, key: str, within: Micros | None, now: Micros
+    ) -> Task:
         task = Task(
             id=self._next_task,
             session=session.id,
@@ -113,46 +156,134 @@ class Ledger:
             qubits=qubits,
             key=key,
             submitted=now,
+            since=now,
+            deadline=None if within is None else now + within,
             log=(f"{clock(now)} queued: {shots} shots on {qubits} qubits",),
         )
         self._next_task += 1
-        self._keys[session.id, key] = task.id
         self.keep_task(task, sequence)
-        self.renew(replace(session, tasks=session.tasks + 1), now, always=True)
+        session = replace(session, tasks=session.tasks + 1)
+        self.keep_session(session)
+        self.use(session, now)
         self.note("task queued", task=task.id, session=session.id, uid=task.uid, shots=shots)
         return task
 
     def keep_task(self, task: Task, sequence: str | None = None) -> None:
+        self._unfile(task)
         if task.status.final:
-            self.tasks.pop(task.id, None)
+            self._ended_tasks[task.id] = task
         else:
-            self.tasks[task.id] = task
+            self._file(task)
         self.add(Keep(task, sequence))
 
     def finish_task(self, task: Task, status: TaskStatus, error: str, now: Micros) -> Task:
         """Give it its last status, and those who wait for it their answer."""
-        line = f"{clock(now)} {status}" + (f": {error}" if error else f" in {task.runs} run{'s'[: task.runs != 1]}")
-        task = replace(task, status=status, finished=now, error=error, log=(*task.log, line))
-        self.account(task, wait_time=(now if task.started is None else task.started) - task.submitted)
+        text = f"{status}: {error}" if error else f"{status} in {task.runs} run{'s'[: task.runs != 1]}"
+        task = told(replace(task, status=status, finished=now, error=error), text, now)
+        self.account(task, now, wait_time=max(0, (now if task.started is None else task.started) - task.submitted))
         self.keep_task(task)
         self.note("task ended", task=task.id, status=status)
-        self._answer_waiters([waiter for waiter in self._waiters if waiter.task == task.id], task)
+        for asked in self._waiters.pop(task.id, {}).values():
+            self.add(Answer(asked, task.public()))
         return task
+
+    def overdue(self, now: Micros) -> list[Task]:
+        """Tasks whose users have no use for them any more."""
+        return [self.tasks[number] for number, deadline in self._deadlines.items() if deadline <= now]
 
     # --- those who wait ---
 
     def wait(self, asked: Asked, task: Task, until: Micros) -> None:
-        self._waiters.append(_Waiter(asked, task.id, until))
+        line = self._waiters.setdefault(task.id, {})
+        if len(line) >= _WAITERS:
+            self.add(Answer(line.pop(next(iter(line))), task.public()))
+        self._next_waiter += 1
+        line[self._next_waiter] = asked
+        heapq.heappush(self._overdue, (until, task.id, self._next_waiter))
 
     def answer_overdue(self, now: Micros) -> None:
-        for waiter in [waiter for waiter in self._waiters if waiter.until <= now]:
-            self._answer_waiters([waiter], self.tasks[waiter.task])
+        while self._overdue and self._overdue[0][0] <= now:
+            _, number, waiter = heapq.heappop(self._overdue)
+            asked = self._waiters.get(number, {}).pop(waiter, None)
+            if asked is not None:
+                self.add(Answer(asked, self.tasks[number].public()))
+
+    # --- time ---
 
     def times(self) -> list[Micros]:
-        """When leases and waits end."""
-        return [session.expires for session in self.sessions.values()] + [waiter.until for waiter in self._waiters]
+        """When leases, deadlines and waits end."""
+        ends = [session.expires for session in self.sessions.values()]
+        return [*ends, *self._deadlines.values(), *(until for until, *_ in self._overdue[:1])]
 
-    def _answer_waiters(self, waiters: Sequence[_Waiter], task: Task) -> None:
-        for waiter in waiters:
-            self._waiters.remove(waiter)
-            self.add(Answer(waiter.asked, task.public()))
+    def begin_anew(self, now: Micros) -> None:
+        """The broker was away, and nobody could renew anything: all leases begin anew."""
+        for session in list(self.sessions.values()):
+            # Not later either: the clock may have been set back meanwhile.
+            self.keep_session(replace(session, expires=now + self._settings.lease, seen=now))
+        for task in [task for task in self.tasks.values() if task.since > now]:
+            self.tasks[task.id] = kept = replace(task, since=now)
+            self.queue.replace(kept)
+            self.add(Keep(kept))
+        for key, usage in self._usage.items():
+            if usage.time > now:
+                self._usage[key] = replace(usage, time=now)
+                self.add(Keep(self._usage[key]))
+
+    def shift(self, by: Micros) -> None:
+        """The clock was set: what was to last for some time still lasts so long."""
+        for session in list(self.sessions.values()):
+            self.keep_session(replace(session, expires=session.expires + by, seen=session.seen + by))
+        for task in list(self.tasks.values()):
+            deadline = None if task.deadline is None else task.deadline + by
+            run = task.run
+            if run is not None:
+                run = replace(
+                    run,
+                    started=run.started + by,
+                    deadline=None if run.deadline is None else run.deadline + by,
+                )
+            # As it is filed: the order of those who wait stays.
+            started = None if task.started is None else task.started + by
+            self.tasks[task.id] = shifted = replace(
+                task, submitted=task.submitted + by, started=started, since=task.since + by, deadline=deadline, run=run
+            )
+            self.queue.replace(shifted)
+            if deadline is not None:
+                self._deadlines[task.id] = deadline
+            self.add(Keep(shifted))
+        for key, usage in self._usage.items():
+            self._usage[key] = replace(usage, time=usage.time + by)
+            self.add(Keep(self._usage[key]))
+        self._overdue = [(until + by, number, waiter) for until, number, waiter in self._overdue]
+
+    # --- how tasks are filed ---
+
+    def _file(self, task: Task) -> None:
+        self.tasks[task.id] = task
+        self._of_session.setdefault(task.session, {})[task.id] = None
+        if task.deadline is not None:
+            self._deadlines[task.id] = task.deadline
+        if task.status is TaskStatus.QUEUED:
+            session = self.sessions.get(task.session)
+            last = len(self._settings.classes) - 1
+            self.queue.add(task, last if session is None else self.rank(session))
+
+    def _unfile(self, task: Task) -> None:
+        self.queue.remove(task)
+        self._deadlines.pop(task.id, None)
+        if self.tasks.pop(task.id, None) is not None:
+            line = self._of_session[task.session]
+            line.pop(task.id, None)
+            if not line:
+                del self._of_session[task.session]
+
+    def _used(self, name: str, uid: int, now: Micros) -> Micros:
+        return policy.used_at(self._usage.get((name, uid)), now, self._settings.half_life)
+
+
+def told(task: Task, text: str, now: Micros) -> Task:
+    """The task with a line more in its log; of a very long one the middle is left out."""
+    log = (*task.log, f"{clock(now)} {text}")
+    if len(log) > _FIRST_LINES + _LAST_LINES:
+        log = (*log[:_FIRST_LINES], *log[-_LAST_LINES:])
+    return replace(task, log=log)

@@ -54,9 +54,36 @@ class Window(msgspec.Struct, frozen=True):
     end: Micros | None
     kind: State
     reason: str = ""
+    id: int = 0
+    """By which an operator names a window of his; 0 where a rule made it, or several were joined."""
 
     def covers(self, time: Micros) -> bool:
         return self.start <= time and (self.end is None or time < self.end)
+
+
+class Outcome(enum.StrEnum):
+    """What became of a planned window."""
+
+    HELD = "held"
+    MISSED = "missed"
+
+
+class PastWindow(msgspec.Struct, frozen=True):
+    """A window that was opened (held), or one that passed while no broker was there to open it (missed).
+
+    Windows of one rule that were missed in a row are one record: `window` spans them, `count` says how many.
+    """
+
+    window: Window
+    outcome: Outcome
+    count: int = 1
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is ahead: `windows` with what overlaps or touches joined, and those among them that operators `added`."""
+
+    windows: tuple[Window, ...]
+    added: tuple[Window, ...] = ()
 
 
 class Availability(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,31 +121,44 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """What `acquire` gives a job, until `release` or the end of its lease.
 
-    `job` is opaque to Warden: it names one job of the scheduler in front, and the same job gets the same session.
+    `job` is opaque to Warden: it names one job of the scheduler in front, and `start` one start of this job: the same
+    start gets the same session. Classes of priority are chosen by user, `queue` and `project`.
     """
 
     id: str
     uid: int
     job: str
     host: str
+    start: str = ""
+    queue: str = ""
+    project: str = ""
     acquired: Micros
     expires: Micros
+    seen: Micros = 0
+    """When the scheduler's side (prolog or load sensor) last vouched for the job: use alone renews only so long."""
     ended: Micros | None = None
     end_reason: str = ""
     tasks: int = 0
     shots: int = 0
     qpu_time: Micros = 0
     wait_time: Micros = 0
+    max_shots: int | None = None
+    max_qpu_time: Micros | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of a task's shots on the QPU without a break. `token` fences it: no result counts under another."""
+    """A stretch of a task's shots on the QPU without a break. `token` fences it: no result counts under another.
+
+    `deadline`: when the worker ends it, with the shots that it has by then.
+    """
 
     token: str
     first_shot: int
     shots: int
     started: Micros
     deadline: Micros | None
+    instance: str = ""
+    """The worker that was given it."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,12 +171,18 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     qubits: int
     key: str
     submitted: Micros
+    since: Micros = 0
+    """Since when it waits: its submission, or the end of its last run."""
+    deadline: Micros | None = None
+    """By when its user wants it done; then it fails."""
     status: TaskStatus = TaskStatus.QUEUED
     started: Micros | None = None
     finished: Micros | None = None
     shots_done: int = 0
     runs: int = 0
     repeats: int = 0
+    fruitless: int = 0
+    """Runs in a row that ended at their limit without a shot."""
     qpu_time: Micros = 0
     counts: dict[str, int] = {}
     error: str = ""

@@ -6,7 +6,19 @@ import pwd
 from typing import TYPE_CHECKING, Any
 
 from warden.console import one_line, table
-from warden.model import SECOND, Availability, Micros, Session, State, Task, TaskStatus, Window, clock
+from warden.model import (
+    SECOND,
+    Availability,
+    Micros,
+    PastWindow,
+    Plan,
+    Session,
+    State,
+    Task,
+    TaskStatus,
+    Window,
+    clock,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +44,7 @@ def length(time: Micros) -> str:
 
 def availability(answer: Availability) -> str:
     full = answer.state is State.READY and answer.used >= answer.places
-    remark = "all places are taken" if full else one_line(answer.reason)
+    remark = "all places are taken" if full else one_line(answer.reason) * (answer.reason != answer.state)
     lines = [("QPU", answer.name), ("state", answer.state + (f" ({remark})" if remark else ""))]
     if answer.state is not State.READY and answer.until is not None:
         lines.append(("until", f"{clock(answer.until)}, in {length(answer.until - answer.time)}"))
@@ -68,18 +80,45 @@ def window_facts(window: Window) -> dict[str, Any]:
     return {"start": clock(window.start), "end": end, "kind": window.kind, "reason": window.reason}
 
 
-def windows(plan: Iterable[Window]) -> str:
-    rows = [
-        (
-            clock(w.start),
-            clock(w.end) if w.end else "-",
-            length(w.end // SECOND * SECOND - w.start // SECOND * SECOND) if w.end else "open",
-            w.kind,
-            w.reason,
-        )
-        for w in plan
-    ]
-    return table(rows, ("START", "END", "LENGTH", "KIND", "REASON")) if rows else "no window is planned"
+def plan_facts(ahead: Plan) -> dict[str, Any]:
+    return {
+        "windows": [window_facts(window) for window in ahead.windows],
+        "added": [{"window": window.id, **window_facts(window)} for window in ahead.added],
+    }
+
+
+def plan(ahead: Plan) -> str:
+    """The windows to come, and below them those that operators can move and take back."""
+    if not ahead.windows:
+        return "no window is planned"
+    text = table([_window(window) for window in ahead.windows], _WINDOW)
+    if ahead.added:
+        rows = [(window.id, *_window(window)) for window in ahead.added]
+        text += "\n\nthose that can be moved or taken back:\n" + table(rows, ("WINDOW", *_WINDOW))
+    return text
+
+
+def past_facts(past: PastWindow) -> dict[str, Any]:
+    return {"outcome": past.outcome, "count": past.count, **window_facts(past.window)}
+
+
+def history(past: Iterable[PastWindow]) -> str:
+    rows = [(one.outcome + (f" ({one.count} in a row)" if one.count > 1 else ""), *_window(one.window)) for one in past]
+    return table(rows, ("OUTCOME", *_WINDOW)) if rows else "no window has opened yet"
+
+
+_WINDOW = ("START", "END", "LENGTH", "KIND", "REASON")
+
+
+def _window(window: Window) -> tuple[str, str, str, str, str]:
+    start, end = window.start // SECOND, None if window.end is None else window.end // SECOND
+    return (
+        clock(window.start),
+        "-" if end is None else clock(end * SECOND),
+        "open" if end is None else length((end - start) * SECOND),
+        window.kind,
+        one_line(window.reason),
+    )
 
 
 def sessions(found: Iterable[Session]) -> str:
@@ -113,6 +152,11 @@ def tasks(found: Iterable[Task], *, with_users: bool = False) -> str:
     return table(rows, headers) if rows else "no task"
 
 
+def task(one: Task, *, with_users: bool = False) -> str:
+    """One task, and below it its log."""
+    return "\n".join([tasks([one], with_users=with_users), *map(one_line, one.log)])
+
+
 def task_line(task: Task) -> str:
     where = f" ({task.shots_done} of {task.shots} shots)" if task.status is TaskStatus.RUNNING else ""
     return f"task {task.id}: {task.status}{where}"
@@ -127,8 +171,12 @@ def histogram(counts: Mapping[str, int], most: int = 10) -> str:
     lines = [f"{bits}  {count:{width}}  {'█' * max(1, round(_BAR * count / peak))}" for bits, count in ranked[:most]]
     rest = ranked[most:]
     if rest:
-        lines.append(f"and {len(rest)} other{'s'[: len(rest) != 1]}, {sum(count for _, count in rest)} shots")
-    return "\n".join([*lines, f"{total} shots, {len(ranked)} different results"])
+        lines.append(f"and {_number(len(rest), 'other')}, {_number(sum(count for _, count in rest), 'shot')}")
+    return "\n".join([*lines, f"{_number(total, 'shot')}, {_number(len(ranked), 'different result')}"])
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s'[: count != 1]}"
 
 
 def user(uid: int) -> str:

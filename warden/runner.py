@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from warden.qpu.timing import Timing
 
 
+# After so many hellos that were not answered, and each time again, an operator is told.
+_SILENT_HELLOS = 5
+
+
 class Send(msgspec.Struct, frozen=True):
     """Say this to the broker; it may be lost."""
 
@@ -85,6 +89,7 @@ class Runner:
         self._next_beat: Micros = 0
         self._welcome = False
         self._said = ""
+        self._unheard = 0
         self._work: _Work | None = None
         self._result: wire.RunFinished | None = None
 
@@ -115,7 +120,7 @@ class Runner:
         """Take in what the broker says."""
         match message:
             case wire.Welcome(interval=interval):
-                self._interval, self._welcome, self._said = interval, True, ""
+                self._interval, self._welcome, self._said, self._unheard = interval, True, "", 0
                 return [Note("the broker takes this worker"), *self._offer()]
             case wire.Unwelcome(text=text):
                 news: list[Action] = [] if text == self._said else [Note(f"the broker says: {text}")]
@@ -160,7 +165,16 @@ class Runner:
             qubits=self._qubits,
             token=self.token,
         )
-        return [Send(hello)]
+        self._unheard += 1
+        if self._unheard % _SILENT_HELLOS:
+            return [Send(hello)]
+        return [
+            Send(hello),
+            Note(
+                "the broker does not take this worker: is it running, is its address right, does it know this worker's "
+                "key (keys/workers/), and are both of one version?"
+            ),
+        ]
 
     def _offer(self) -> list[Action]:
         return [] if self._result is None else [Send(self._result)]

@@ -23,7 +23,8 @@ class _Device(msgspec.Struct):
 
 class _Named(msgspec.Struct):
     register: list[_Atom]
-    operations: list[Any]
+    # Left as text: Pulser looks at them, and they may be millions.
+    operations: msgspec.Raw
     device: _Device
     variables: dict[str, Any] = {}
 
@@ -46,6 +47,10 @@ def inspect(text: str, *, device: str | None, qubits: int | None) -> int:
         ) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequestError(f"this is not JSON ({error}): write it with Sequence.to_abstract_repr()") from None
+    if not bytes(sequence.operations).startswith(b"["):
+        raise BadRequestError(
+            "this is JSON, but no Pulser sequence (its operations are no list): write it with Sequence.to_abstract_repr()"
+        )
     if sequence.variables:
         names = _short(", ".join(sorted(sequence.variables)[:5]))
         raise BadRequestError(f"the sequence has variables without values ({names}): call Sequence.build() first")

@@ -1,4 +1,4 @@
-"""What must outlive a crash: open sessions, tasks with their sequences, the operator's windows. SQLite.
+"""What must outlive a crash: sessions, tasks with their sequences, the almanac, what users used. SQLite.
 
 The columns are what questions are asked by; everything else of a record is one JSON text, so that a record can be
 read with the `sqlite3` command when everything else is down. Nothing is durable before `commit` has returned.
@@ -12,36 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from warden.events import Keep, KeepWindows, Remembered
-from warden.model import ConfigurationError, Session, Task, Window
+from warden import schema
+from warden.events import Almanac, Keep, KeepAlmanac, Prune, Remembered, Usage
+from warden.model import ConfigurationError, PastWindow, Session, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.events import Effect
 
-SCHEMA = 1
-
-_TABLES = """
-CREATE TABLE sessions (id TEXT PRIMARY KEY, uid INTEGER NOT NULL, job TEXT NOT NULL, acquired INTEGER NOT NULL,
-                       open INTEGER NOT NULL, record TEXT NOT NULL);
-CREATE INDEX open_sessions ON sessions (acquired) WHERE open;
-CREATE INDEX sessions_by_user ON sessions (uid, acquired);
-CREATE INDEX sessions_by_job ON sessions (job);
-CREATE INDEX sessions_by_time ON sessions (acquired);
-CREATE TABLE tasks (id INTEGER PRIMARY KEY, session TEXT NOT NULL, uid INTEGER NOT NULL, live INTEGER NOT NULL,
-                    record TEXT NOT NULL);
-CREATE INDEX live_tasks ON tasks (id) WHERE live;
-CREATE INDEX tasks_by_user ON tasks (uid, id);
-CREATE INDEX tasks_by_session ON tasks (session, id);
-CREATE TABLE sequences (task INTEGER PRIMARY KEY, sequence TEXT NOT NULL);
-CREATE TABLE windows (record TEXT NOT NULL);
-"""
-
-_KEYS = """
-SELECT tasks.session, json_extract(tasks.record, '$.key'), tasks.id FROM sessions
-JOIN tasks ON tasks.session = sessions.id WHERE sessions.open
-"""
+# Records that one Prune forgets, at most: others wait for their answers meanwhile.
+_BITE = 500
 
 
 class StoreError(Exception):
@@ -76,15 +57,7 @@ class Store:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if version > SCHEMA:
-                raise ConfigurationError(f"{path} was written by a newer Warden (schema {version}): update this one")
-            self._db.execute("BEGIN IMMEDIATE")
-            if version == 0:
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
-            self._db.execute("COMMIT")
+            schema.bring_up(self._db, path)
         except sqlite3.Error as error:
             if "locked" in str(error):
                 raise ConfigurationError(f"{path} is in use by another broker: stop that one first") from None
@@ -103,10 +76,14 @@ class Store:
                     self._keep_session(session)
                 case Keep(what=Task() as task, sequence=sequence):
                     self._keep_task(task, sequence)
-                case KeepWindows(windows=windows):
-                    self._run("DELETE FROM windows")
-                    for window in windows:
-                        self._run("INSERT INTO windows VALUES (?)", _encode(window))
+                case Keep(what=Usage() as usage):
+                    self._run("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", usage.name, usage.uid, _encode(usage))
+                case KeepAlmanac(almanac=almanac, past=past):
+                    self._run("INSERT OR REPLACE INTO state VALUES ('almanac', ?)", _encode(almanac))
+                    for one in past:
+                        self._keep_past(one)
+                case Prune(before=before):
+                    self._prune(before)
                 case _:
                     pass
 
@@ -115,17 +92,23 @@ class Store:
 
     def rollback(self) -> None:
         if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+            self._run("ROLLBACK")
+
+    def probe(self) -> None:
+        """Write something that nobody needs, and make it durable: to know whether the disk is well again."""
+        self.begin()
+        self._run("INSERT OR REPLACE INTO state VALUES ('probe', datetime())")
+        self.commit()
 
     def remember(self) -> Remembered:
         """What a starting broker goes on with."""
         highest = self._rows("SELECT max(id) FROM tasks")[0][0]
         return Remembered(
-            sessions=tuple(self._read(Session, "SELECT record FROM sessions WHERE open ORDER BY acquired")),
+            sessions=tuple(self._read(Session, "SELECT record FROM sessions WHERE open ORDER BY acquired, id")),
             tasks=tuple(self._read(Task, "SELECT record FROM tasks WHERE live ORDER BY id")),
-            windows=tuple(self._read(Window, "SELECT record FROM windows")),
+            almanac=next(iter(self._read(Almanac, "SELECT record FROM state WHERE name = 'almanac'")), Almanac()),
+            usage=tuple(self._read(Usage, "SELECT record FROM usage ORDER BY name, uid")),
             next_task=1 if highest is None else highest + 1,
-            keys={(session, key): task for session, key, task in self._rows(_KEYS)},
         )
 
     def sequence(self, task: int) -> str:
@@ -137,26 +120,46 @@ class Store:
     def task(self, number: int) -> Task | None:
         return next(iter(self._read(Task, "SELECT record FROM tasks WHERE id = ?", number)), None)
 
+    def task_by_key(self, session: str, key: str) -> Task | None:
+        query = "SELECT record FROM tasks WHERE session = ? AND key = ?"
+        return next(iter(self._read(Task, query, session, key)), None)
+
     def session(self, identifier: str) -> Session | None:
         return next(iter(self._read(Session, "SELECT record FROM sessions WHERE id = ?", identifier)), None)
 
-    def tasks(self, *, uid: int | None, session: str | None, limit: int) -> list[Task]:
-        where, values = _where({"uid": uid, "session": session})
-        return self._read(Task, f"SELECT record FROM tasks {where} ORDER BY id DESC LIMIT ?", *values, limit)  # noqa: S608
+    def tasks(self, *, uid: int | None, session: str | None, before: int | None, limit: int) -> list[Task]:
+        # A plus hides a column from SQLite's planner: a session has few tasks, its user may have very many.
+        whose = "uid = ?" if session is None else "+uid = ?"
+        where, values = _where({whose: uid, "session = ?": session, "id < ?": before})
+        # A page of results would be megabytes.
+        record = "json_remove(record, '$.counts', '$.log')"
+        return self._read(Task, f"SELECT {record} FROM tasks {where} ORDER BY id DESC LIMIT ?", *values, limit)  # noqa: S608
 
-    def sessions(self, *, uid: int | None, job: str | None, ended: bool, limit: int) -> list[Session]:
-        where, values = _where({"uid": uid, "job": job, "open": None if ended else 1})
-        query = f"SELECT record FROM sessions {where} ORDER BY acquired DESC LIMIT ?"  # noqa: S608
+    def sessions(
+        self, *, uid: int | None, job: str | None, ended: bool, before: str | None, limit: int
+    ) -> list[Session]:
+        older = "(acquired, id) < (SELECT acquired, id FROM sessions WHERE id = ?)"
+        # As above; and a partial index is used only where its own condition stands.
+        whose = "uid = ?" if ended and job is None else "+uid = ?"
+        where, values = _where({whose: uid, "job = ?": job, older: before}, always="TRUE" if ended else "open")
+        query = f"SELECT record FROM sessions {where} ORDER BY acquired DESC, id DESC LIMIT ?"  # noqa: S608
         return self._read(Session, query, *values, limit)
+
+    def past_windows(self, limit: int) -> list[PastWindow]:
+        return self._read(PastWindow, "SELECT record FROM past ORDER BY rowid DESC LIMIT ?", limit)
+
+    # --- how records are kept ---
 
     def _keep_session(self, session: Session) -> None:
         self._run(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sessions (id, uid, job, acquired, open, ended, record) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET open = excluded.open, ended = excluded.ended, record = excluded.record",
             session.id,
             session.uid,
             session.job,
             session.acquired,
             session.ended is None,
+            session.ended,
             _encode(session),
         )
 
@@ -164,12 +167,45 @@ class Store:
         # A cancelled task's run is at the QPU until the worker says otherwise, also to a broker that starts anew.
         live = not task.status.final or task.run is not None
         self._run(
-            "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", task.id, task.session, task.uid, live, _encode(task)
+            "INSERT INTO tasks (id, session, uid, live, key, finished, record) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET live = excluded.live, finished = excluded.finished,"
+            " record = excluded.record",
+            task.id,
+            task.session,
+            task.uid,
+            live,
+            task.key,
+            task.finished,
+            _encode(task),
         )
         if sequence is not None:
             self._run("INSERT INTO sequences VALUES (?, ?)", task.id, sequence)
         if task.status.final:
             self._run("DELETE FROM sequences WHERE task = ?", task.id)
+
+    def _keep_past(self, past: PastWindow) -> None:
+        window = past.window
+        if window.id:
+            # It was written down when it opened, and ends otherwise than it was to.
+            self._run("DELETE FROM past WHERE window = ?", window.id)
+        self._run("INSERT INTO past VALUES (?, ?, ?)", window.id, window.start, _encode(past))
+
+    def _prune(self, before: int) -> None:
+        # The newest task stays: numbers go on from it. Those of open sessions do too: a request may still be repeated.
+        self._run(
+            "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE NOT live AND finished < ? AND session NOT IN"
+            " (SELECT id FROM sessions WHERE open) ORDER BY finished LIMIT ?) AND id < (SELECT max(id) FROM tasks)",
+            before,
+            _BITE,
+        )
+        # Of a session its tasks go first.
+        self._run(
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE NOT open AND ended < ? ORDER BY ended"
+            " LIMIT ?) AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.session = sessions.id)",
+            before,
+            _BITE,
+        )
+        self._run("DELETE FROM past WHERE start < ?", before)
 
     def _run(self, statement: str, *values: Any) -> None:
         try:
@@ -198,7 +234,7 @@ def _encode(record: msgspec.Struct) -> str:
     return msgspec.json.encode(record).decode()
 
 
-def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
-    given = {column: value for column, value in conditions.items() if value is not None}
-    clause = " AND ".join(f"{column} = ?" for column in given)
-    return (f"WHERE {clause}" if clause else ""), list(given.values())
+def _where(conditions: dict[str, Any], always: str = "TRUE") -> tuple[str, list[Any]]:
+    """The conditions that have a value, as a clause, and their values."""
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    return f"WHERE {' AND '.join([always, *given])}", list(given.values())

@@ -84,14 +84,14 @@ def worker_keys(folder: Path) -> frozenset[bytes]:
     return frozenset(public_key(path) for path in sorted((folder / WORKERS).glob("*.key")))
 
 
-def uids(users: Iterable[str | int]) -> frozenset[int]:
-    """Turn the configuration's user names and numbers into uids."""
+def uids(users: Iterable[str | int], where: str) -> frozenset[int]:
+    """Turn user names and numbers into uids; `where` in the configuration they stand."""
     found = set()
     for user in users:
         try:
             found.add(user if isinstance(user, int) else pwd.getpwnam(user).pw_uid)
         except KeyError:
-            raise ConfigurationError(f"access.operators names {user!r}, and there is no such user here") from None
+            raise ConfigurationError(f"{where} names {user!r}, and there is no such user here") from None
     return frozenset(found)
 
 

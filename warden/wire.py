@@ -1,6 +1,6 @@
 """The wire: what clients and workers may say to the broker, and it to them. msgpack, versioned, every field checked.
 
-A request is {"v": 1, "id": N, "body": {"op": NAME, ...}}; its answer carries the same id and "ok" with the result, or
+A request is {"v": VERSION, "id": N, "body": {"op": NAME, ...}}; its answer carries the same id and "ok" with the result, or
 "error" with a code and a text. Workers and the broker send each other bodies of the same shape, without answers.
 Messages are frozen structures that declare what their fields may hold: nothing unchecked reaches the core.
 """
@@ -14,7 +14,7 @@ import msgspec
 
 from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, WardenError
 
-VERSION = 1
+VERSION = 2
 
 _PARTS = 200_000
 
@@ -26,7 +26,10 @@ Host = Annotated[str, msgspec.Meta(max_length=255)]
 Line = Annotated[str, msgspec.Meta(max_length=500)]
 Time = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Span = Annotated[int, msgspec.Meta(gt=0, lt=2**60)]
 Token = Annotated[str, msgspec.Meta(max_length=64)]
+Label = Annotated[str, msgspec.Meta(max_length=255)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
 class Message(
@@ -54,11 +57,14 @@ class GetAvailability(Message, frozen=True, kw_only=True):
 
 
 class Acquire(Message, frozen=True, kw_only=True):
-    """A session for a job of `uid`; waits up to `wait` for a free place."""
+    """A session for a job of `uid`. `start` names one start of the job: the same start gets the same session."""
 
     job: Job
     uid: Uid
     host: Host = ""
+    start: Token = ""
+    queue: Label = ""
+    project: Label = ""
 
 
 class Release(Message, frozen=True, kw_only=True):
@@ -73,12 +79,16 @@ class Renew(Message, frozen=True, kw_only=True):
 
 
 class TaskStart(Message, frozen=True, kw_only=True):
-    """`key` makes the request repeatable: the same key in the same session is the same task."""
+    """`key` makes the request repeatable: the same key in the same session is the same task.
+
+    `within`: fail the task if it is not done so long after its submission.
+    """
 
     session: Id
     sequence: str
     shots: int
     key: Id
+    within: Span | None = None
 
 
 class GetTask(Message, frozen=True, kw_only=True):
@@ -97,24 +107,37 @@ class GetTarget(Message, frozen=True, kw_only=True):
 
 
 class ListTasks(Message, frozen=True, kw_only=True):
-    """One's own, newest first; everybody's, for operators, with `everybody`."""
+    """One's own, newest first, without counts and logs; everybody's, for operators, with `everybody`.
+
+    `before`: the last one of another page.
+    """
 
     everybody: bool = False
     session: Id | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+    before: TaskId | None = None
+    limit: Limit = 50
 
 
 class ListSessions(Message, frozen=True, kw_only=True):
+    """Newest first; `before`: the last one of another page."""
+
     everybody: bool = False
     ended: bool = False
     job: Job | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+    before: Id | None = None
+    limit: Limit = 50
 
 
 class GetPlan(Message, frozen=True, kw_only=True):
     """The next `count` windows."""
 
-    count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    count: Limit = 10
+
+
+class GetHistory(Message, frozen=True, kw_only=True):
+    """Windows that were held or missed, newest first."""
+
+    limit: Limit = 50
 
 
 class AddWindow(Message, frozen=True, kw_only=True):
@@ -122,18 +145,26 @@ class AddWindow(Message, frozen=True, kw_only=True):
 
     kind: Annotated[str, msgspec.Meta(pattern=r"^(calibrating|maintenance)\Z")]
     start: Time | None = None
-    duration: Annotated[int, msgspec.Meta(gt=0, lt=2**60)] | None = None
+    duration: Span | None = None
     reason: Line = ""
 
 
-class CancelWindow(Message, frozen=True, kw_only=True):
-    """Takes back the operator's window that starts at `start`."""
+class MoveWindow(Message, frozen=True, kw_only=True):
+    """The operator's window `window` begins at `start` instead, and lasts as long as before or `duration`."""
 
+    window: Time
     start: Time
+    duration: Span | None = None
+
+
+class CancelWindow(Message, frozen=True, kw_only=True):
+    """Takes back the operator's window `window`."""
+
+    window: Time
 
 
 class Resume(Message, frozen=True, kw_only=True):
-    """Ends the maintenance that is on now."""
+    """Ends the maintenance that is on now, and the pause after failures of the QPU."""
 
 
 Request = (
@@ -149,7 +180,9 @@ Request = (
     | ListTasks
     | ListSessions
     | GetPlan
+    | GetHistory
     | AddWindow
+    | MoveWindow
     | CancelWindow
     | Resume
 )
@@ -212,7 +245,7 @@ class BrokerBeat(Message, frozen=True, kw_only=True):
 
 
 class StartRun(Message, frozen=True, kw_only=True):
-    """`limit`: the time that the run has, from now on, whatever the estimate says; None without a window ahead."""
+    """`limit`: the time that the run has, from now on, whatever the estimate says."""
 
     token: Token
     task: TaskId
@@ -245,9 +278,10 @@ def unpack(frame: bytes, kind: Any) -> Any:
     """Decode a worker's or the broker's message.
 
     Raises:
-        BadRequestError: It is no message of this version and kind.
+        BadRequestError: It is no message of this kind.
+        UnavailableError: It is one of another version.
     """
-    return _convert(_body(_unpackb(frame)), kind)
+    return _body(_envelope(frame), kind)
 
 
 def pack_request(correlation: int, body: Message) -> bytes:
@@ -257,14 +291,13 @@ def pack_request(correlation: int, body: Message) -> bytes:
 def correlation_of(frame: bytes) -> int:
     """The id of a request, so that even one that cannot be understood gets an answer; 0 if there is none."""
     try:
-        correlation = _unpackb(frame).get("id", 0)
+        return _envelope(frame).id
     except BadRequestError:
         return 0
-    return correlation if type(correlation) is int else 0
 
 
 def unpack_request(frame: bytes) -> Message:
-    request: Message = _convert(_body(_unpackb(frame)), Request)
+    request: Message = _body(_envelope(frame), Request)
     return request
 
 
@@ -329,7 +362,7 @@ def _packb(value: Any) -> bytes:
 
 def _unpackb(frame: bytes) -> dict[str, Any]:
     try:
-        # A few bytes can stand for millions of objects; nothing that is said here has so many parts.
+        # Nothing that a broker says has so many parts.
         value = msgpack.unpackb(frame, max_array_len=_PARTS, max_map_len=_PARTS)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise BadRequestError(f"not a message ({type(error).__name__})") from None
@@ -338,17 +371,29 @@ def _unpackb(frame: bytes) -> dict[str, Any]:
     return value
 
 
-def _body(envelope: dict[str, Any]) -> Any:
-    version = envelope.get("v")
-    if version != VERSION:
-        raise BadRequestError(
-            f"version {version!r:.20} of the protocol is not spoken here: this broker speaks {VERSION}"
-        )
-    return envelope.get("body")
+class _Envelope(msgspec.Struct):
+    """What is around a message. Its body stays bytes until it is known what it has to be."""
+
+    v: int
+    id: int = 0
+    body: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
-def _convert(body: Any, kind: Any) -> Any:
+def _envelope(frame: bytes) -> _Envelope:
+    # By its type: of what does not belong there nothing is built, and eight megabytes can stand for a gigabyte of objects.
     try:
-        return msgspec.convert(body, kind)
-    except msgspec.ValidationError as error:
+        return msgspec.msgpack.decode(frame, type=_Envelope)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise BadRequestError(f"not a message ({error})") from None
+
+
+def _body(envelope: _Envelope, kind: Any) -> Any:
+    if envelope.v != VERSION:
+        # Transient: while a cluster is updated, the old and the new meet, and no job shall fail by it.
+        raise UnavailableError(
+            f"version {envelope.v} of the protocol is not spoken here: this Warden speaks {VERSION}, update the older"
+        )
+    try:
+        return msgspec.msgpack.decode(envelope.body, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequestError(f"malformed message: {error}") from None

@@ -46,7 +46,7 @@ def test_a_turn_s_answers_go_to_the_clients_that_asked(site: Site, monkeypatch: 
     with Broker(site.configure()) as broker:
         monkeypatch.setattr(broker, "_send", send)
         broker._turn([Asked(b"a", 1, 0, wire.GetPlan()), Asked(b"b", 2, 0, wire.ListSessions())])
-    assert answers[b"a"]["ok"] == []
+    assert answers[b"a"]["ok"] == {"windows": [], "added": []}
     assert answers[b"b"]["id"] == 2
 
 
@@ -81,6 +81,20 @@ def test_a_clock_that_is_set_is_the_first_news_of_a_turn_and_told_once(
     assert tick == Tick()
 
 
+def test_a_broker_that_was_stopped_for_a_while_knows_that_nobody_could_renew_anything(
+    site: Site, turns: list[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = 0
+    read = clock._read
+    monkeypatch.setattr(clock, "_read", lambda: Reading(read().wall + away, read().steady + away))
+    with Broker(site.configure()) as broker:
+        broker._turn([Tick()])
+        away = HOUR
+        broker._turn([Tick()])
+        broker._turn([Tick()])
+    assert turns == [[Tick()], [Started(), Tick()], [Tick()]]
+
+
 # --- the clock ---
 
 
@@ -101,5 +115,5 @@ def test_small_steps_add_up_until_they_are_one(monkeypatch: pytest.MonkeyPatch) 
     told = []
     for _ in range(5):
         wall, steady = wall + SECOND + 200_000, steady + SECOND
-        told.append(watch.turn()[1])
+        told.append(watch.turn().step)
     assert told == [0, 0, 600_000, 0, 0]

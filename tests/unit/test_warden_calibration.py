@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
+import random
+import subprocess
+import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warden.calibration import Calendar, Rule
-from warden.model import HORIZON, SECOND, ConfigurationError, State, Window
+from warden.model import HORIZON, SECOND, ConfigurationError, Outcome, State, Window
 
 YEAR = 365 * 86400 * SECOND
 NOW = 1_800_000_000 * SECOND
@@ -184,6 +189,164 @@ def test_a_window_that_is_added_and_taken_back_leaves_the_calendar_as_it_was(
 def test_a_rule_that_makes_no_sense_is_refused(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         Rule(**fields)
+
+
+# --- the same anywhere ---
+
+
+def answers(calendar: Calendar, time: int) -> list[object]:
+    """All that a calendar can be asked."""
+    return [
+        calendar.windows(time, time + 10_000 * SECOND),
+        calendar.block(time),
+        calendar.next(time),
+        calendar.next_change(time),
+        calendar.longest_gap(),
+    ]
+
+
+@settings(max_examples=50)
+@given(calendars, times, st.randoms(use_true_random=False))
+def test_the_order_of_rules_and_windows_makes_no_difference(
+    calendar: Calendar, time: int, chance: random.Random
+) -> None:
+    rules, single = list(calendar.rules), list(calendar.single)
+    chance.shuffle(rules)
+    chance.shuffle(single)
+    assert answers(Calendar(tuple(rules), tuple(single)), time) == answers(calendar, time)
+
+
+def digest() -> str:
+    """What some calendars say, as a few letters."""
+    chance = random.Random(3)
+    said = []
+    for _ in range(12):
+        rules = []
+        for _ in range(chance.randint(0, 3)):
+            every = chance.randint(2, 5_000)
+            kind = chance.choice([State.CALIBRATING, State.MAINTENANCE])
+            rules.append(Rule(every=every * SECOND, duration=chance.randint(1, every - 1) * SECOND, kind=kind))
+        starts = [NOW + chance.randint(-5_000, 5_000) * SECOND for _ in range(chance.randint(0, 3))]
+        single = tuple(Window(start, start + 900 * SECOND, State.MAINTENANCE, str(start)) for start in starts)
+        said.append(repr(answers(Calendar(tuple(rules), single), NOW)))
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4294967295"])
+def test_another_process_says_the_same(seed: str) -> None:
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": "Pacific/Kiritimati", "LC_ALL": "C"}
+    program = f"import sys; sys.path[:0] = {sys.path!r}; import test_warden_calibration as here; print(here.digest())"
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=os.path.dirname(__file__),  # noqa: PTH120
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+    )
+    assert told.stdout.strip() == digest()
+
+
+# --- against a model that looks at every moment ---
+
+small_rules = st.integers(2, 12).flatmap(
+    lambda every: st.builds(Rule, every=st.just(every), duration=st.integers(1, every - 1), offset=st.integers(-20, 20))
+)
+small_windows = st.builds(
+    lambda start, length: Window(start, None if length is None else start + length, State.MAINTENANCE, "repair"),
+    st.integers(-30, 60),
+    st.none() | st.integers(1, 40),
+)
+small = st.builds(
+    Calendar, st.lists(small_rules, max_size=2).map(tuple), st.lists(small_windows, max_size=3, unique=True).map(tuple)
+)
+# Rules that never leave a gap are followed up to some end only; the model would look for one for ever.
+FAR = 1_000
+
+
+def edges(calendar: Calendar, time: int) -> list[int]:
+    """All starts and ends in the next periods, joined or not."""
+    found = [moment for w in calendar.single for moment in (w.start, w.end) if moment is not None]
+    for r in calendar.rules:
+        first = (time - r.offset) // r.every - 2
+        starts = [r.offset + n * r.every for n in range(first, first + 6)]
+        found += [*starts, *(start + r.duration for start in starts)]
+    return [moment for moment in found if moment > time]
+
+
+def relevant(calendar: Calendar, time: int) -> bool:
+    """Whether there is a gap for the model to find."""
+    return any(not blocked(Calendar(calendar.rules), moment) for moment in range(time, time + 150))
+
+
+@settings(max_examples=300)
+@given(small, st.integers(-40, 80))
+def test_a_block_ends_at_the_first_free_moment(calendar: Calendar, time: int) -> None:
+    block = calendar.block(time)
+    assert (block is not None) == blocked(calendar, time)
+    if block is not None and relevant(calendar, time):
+        end = next((moment for moment in range(time, time + FAR) if not blocked(calendar, moment)), None)
+        assert block.end == end
+        assert block.start <= time
+
+
+@settings(max_examples=300)
+@given(small, st.integers(-40, 80))
+def test_the_next_window_is_from_the_first_blocked_moment_to_the_first_free_one(calendar: Calendar, time: int) -> None:
+    if not relevant(calendar, time):
+        return
+    moments = range(time, time + FAR)
+    free = next((moment for moment in moments if not blocked(calendar, moment)), None)
+    start = None if free is None else next((m for m in range(free, time + FAR) if blocked(calendar, m)), None)
+    end = None if start is None else next((m for m in range(start, start + FAR) if not blocked(calendar, m)), None)
+    window = calendar.next(time)
+    assert (None if window is None else (window.start, window.end)) == (None if start is None else (start, end))
+
+
+@settings(max_examples=300)
+@given(small, st.integers(-40, 80))
+def test_the_next_change_is_the_next_edge_of_any_window(calendar: Calendar, time: int) -> None:
+    assert calendar.next_change(time) == min(edges(calendar, time), default=None)
+
+
+@settings(max_examples=300)
+@given(st.lists(small_rules, min_size=1, max_size=2).map(tuple))
+def test_the_longest_gap_is_the_longest_free_stretch_of_a_whole_period(rules: tuple[Rule, ...]) -> None:
+    calendar, longest, stretch = Calendar(rules), 0, 0
+    # Two periods and a half, from a moment that is blocked.
+    start = next(moment for moment in range(200) if blocked(calendar, moment))
+    for moment in range(start, start + 330):
+        stretch = 0 if blocked(calendar, moment) else stretch + 1
+        longest = max(longest, stretch)
+    assert calendar.longest_gap() == longest
+
+
+# --- long stretches of time ---
+
+
+@given(rules(), st.integers(-(10**7), 10**7) | st.sampled_from([10**7, -(10**7)]))
+def test_window_n_of_a_rule_begins_after_n_periods_to_the_microsecond(rule: Rule, number: int) -> None:
+    start = rule.offset + number * rule.every
+    window = Window(start, start + rule.duration, rule.kind, rule.reason)
+    for moment in (start, start + rule.duration - 1):
+        assert next(rule.windows(moment)) == window
+    assert next(rule.windows(start + rule.duration)).start == start + rule.every
+
+
+@settings(max_examples=300)
+@given(small_rules, st.integers(-50, 200), st.integers(0, 200))
+def test_missed_windows_are_counted_as_if_one_by_one(rule: Rule, after: int, span: int) -> None:
+    now = after + span
+    ends = [
+        end for number in range(-50, 200) if after < (end := rule.offset + number * rule.every + rule.duration) <= now
+    ]
+    missed = rule.missed(after, now)
+    if missed is None:
+        assert ends == []
+        return
+    assert (missed.outcome, missed.count) == (Outcome.MISSED, len(ends))
+    assert (missed.window.start, missed.window.end) == (ends[0] - rule.duration, ends[-1])
 
 
 def _window(start: int, end: int) -> Window:

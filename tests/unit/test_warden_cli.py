@@ -22,7 +22,9 @@ COMMANDS = [
     ["resume"],
     ["calibrate", "plan"],
     ["calibrate", "add", "--for", "1min"],
-    ["calibrate", "cancel", "2030-01-01T00:00:00Z"],
+    ["calibrate", "history"],
+    ["calibrate", "move", "1", "--in", "1h"],
+    ["calibrate", "cancel", "1"],
     ["sessions"],
     ["tasks"],
 ]
@@ -75,6 +77,8 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(standing_site: Site) -> None:
         (["calibrate", "add", "--for", "1x"], "is no duration"),
         (["calibrate", "add", "--for", "1min", "--in", "x"], "is no duration"),
         (["calibrate", "cancel"], "Missing argument"),
+        (["calibrate", "cancel", "yesterday"], "is not a valid integer"),
+        (["calibrate", "move", "1"], "Missing option '--in'"),
         (["calibrate", "plan", "--count", "0"], "--count"),
         (["tasks", "--limit", "many"], "--limit"),
     ]:
@@ -86,8 +90,8 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(standing_site: Site) -> None:
     ("arguments", "complaint"),
     [
         (["resume"], "no maintenance is on"),
-        (["calibrate", "cancel", "yesterday"], "no window that an operator added starts then"),
-        (["calibrate", "cancel", "2030-01-01T00:00:00Z"], "no window that an operator added starts then"),
+        (["calibrate", "cancel", "1000"], "no operator added a window 1000"),
+        (["calibrate", "move", "1000", "--in", "1h"], "no operator added a window 1000"),
         (["drain", "--reason", "x" * 501], "--reason"),
         (["drain", "--for", "100000d", "--reason", "\x1b[31m" * 200], "--reason"),
     ],
@@ -106,18 +110,25 @@ def test_an_operator_s_day(standing_site: Site) -> None:
 
     assert "no window is planned" in say("calibrate", "plan")
     assert "the QPU will be calibrated from 20" in say("calibrate", "add", "--in", "1h", "--for", "3min")
-    (window,) = json.loads(say("calibrate", "plan", "--json"))
-    assert window["kind"] == "calibrating"
-    assert f"taken back: the window from {window['start']}" in say("calibrate", "cancel", window["start"])
-    assert json.loads(say("calibrate", "plan", "--json")) == []
+    plan = json.loads(say("calibrate", "plan", "--json"))
+    assert [window["kind"] for window in plan["windows"]] == ["calibrating"]
+    (window,) = plan["added"]
+    number = str(window["window"])
+    assert say("calibrate", "plan").splitlines()[-1].split()[0] == number
+    assert f"moved: window {number} is from 20" in say("calibrate", "move", number, "--in", "2h", "--for", "5min")
+    assert f"taken back: window {number} from 20" in say("calibrate", "cancel", number)
+    assert json.loads(say("calibrate", "plan", "--json")) == {"windows": [], "added": []}
     assert "`warden resume` ends it" in say("drain", "--reason", "a new\nlaser \x1b[31m")
     status = say("status")
     assert "maintenance (a new laser" in status
     assert "\x1b" not in status
     assert "ready" in say("resume")
+    assert "held" in say("calibrate", "history")
+    assert json.loads(say("calibrate", "history", "--json"))[0]["outcome"] == "held"
     assert "JOB" in say("sessions", "--all")
     assert say("tasks") != ""
     assert isinstance(json.loads(say("tasks", "--json")), list)
+    assert_one_line(standing_site.warden("tasks", "1000000"), "there is no such task")
     assert "all keys are there already" in say("keys")
 
 
@@ -130,7 +141,7 @@ def test_with_the_broker_down_each_command_says_so_in_one_line(site: Site) -> No
 
 @pytest.mark.parametrize("command", [[], *COMMANDS, *SERVERS, ["calibrate"]], ids=lambda c: " ".join(c) or "warden")
 def test_each_command_explains_itself(command: list[str]) -> None:
-    words = [word for word in command if not word.startswith(("-", "1", "2"))]
+    words = [word for word in command if not word.startswith(("-", "1"))]
     finished = warden(*words, "--help")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith("Usage: warden")

@@ -124,6 +124,6 @@ def test_keys_are_made_once_and_only_their_secret_halves_are_secret(tmp_path: Pa
 
 
 def test_operators_are_names_or_numbers_of_users() -> None:
-    assert trust.uids(("root", 1234)) == {0, 1234}
-    with pytest.raises(ConfigurationError, match="'no-such-user'"):
-        trust.uids(("no-such-user",))
+    assert trust.uids(("root", 1234), "access.operators") == {0, 1234}
+    with pytest.raises(ConfigurationError, match=r"^class test names 'no-such-user'"):
+        trust.uids(("no-such-user",), "class test")

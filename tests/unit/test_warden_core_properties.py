@@ -50,7 +50,7 @@ class Life:
             self.seen += 1
             assert len(self.qpu.runs) == self.seen
             self.run, self.began = self.qpu.take(), self.machine.now
-            for window in self.machine.ask(wire.GetPlan(count=1)):
+            for window in self.machine.ask(wire.GetPlan(count=1)).windows:
                 assert self.began + self.timing.estimate(self.run.shots) <= window.start, "it cannot end in time"
 
     @property

@@ -28,6 +28,13 @@ class Disk(Store):
     """A store whose disk can be full."""
 
     full = False
+    full_for_data = False
+    """As a real one is: what writes nothing succeeds."""
+
+    def _run(self, statement: str, *values: Any) -> None:
+        if self.full_for_data and statement.startswith("INSERT"):
+            raise StoreError("database or disk is full")
+        super()._run(statement, *values)
 
     def commit(self) -> None:
         if self.full:
@@ -83,7 +90,7 @@ def test_one_turn_answers_all_that_was_asked_and_its_times_are_the_turn_s(broker
     heard = answers(broker.turn(asked, T0))
     assert heard[b"a"]["id"] == 1
     assert heard[b"a"]["ok"]["time"] == T0
-    assert heard[b"b"] == {"v": wire.VERSION, "id": 2, "ok": []}
+    assert heard[b"b"] == {"v": wire.VERSION, "id": 2, "ok": {"windows": [], "added": []}}
 
 
 def test_a_run_leaves_with_its_sequence(broker: Engine) -> None:
@@ -132,7 +139,7 @@ def test_a_request_that_hits_a_bug_is_refused_and_those_of_the_same_turn_are_not
         Asked(b"c", 1, ROOT, wire.ListSessions()),
     ]
     heard = answers(broker.turn(asked, T0))
-    assert heard[b"a"]["ok"] == []
+    assert heard[b"a"]["ok"] == {"windows": [], "added": []}
     assert "bug" in heard[b"b"]["error"]["text"]
     assert "ok" in heard[b"c"]
     assert not broker.failing
@@ -180,3 +187,18 @@ def test_the_engine_knows_no_socket_and_no_clock() -> None:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not names & {"zmq", "time", "datetime", "socket", "uuid", "random", "os"}
+
+
+def test_a_disk_that_takes_nothing_is_the_state_of_the_qpu_until_it_does(broker: Engine, disk: Disk) -> None:
+    def state(now: int) -> tuple[str, str]:
+        heard = answers(broker.turn([Asked(b"a", 1, None, wire.GetAvailability())], now))[b"a"]["ok"]
+        return heard["state"], heard["reason"]
+
+    broker.turn([hello(), Tick()], T0)
+    disk.full_for_data = True
+    broker.turn([Asked(b"a", 1, ROOT, ACQUIRE)], T0)
+    for second in range(3):
+        assert state(T0 + second) == ("offline", "its store cannot be written: database or disk is full")
+    disk.full_for_data = False
+    broker.turn([hello(), Tick()], T0 + 5)
+    assert state(T0 + 5) == ("ready", "")

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,6 +91,8 @@ def test_a_machine_without_a_process_to_spare_is_an_os_error(machine: Emulator) 
 def test_a_fork_server_that_ends_is_an_os_error_once(machine: Emulator) -> None:
     server = multiprocessing.forkserver._forkserver._forkserver_pid
     os.kill(server, signal.SIGKILL)
+    state = Path(f"/proc/{server}/stat")
+    wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z", "the fork server is dead")
     for _ in range(2):
         try:
             emulation = start(machine)
@@ -146,7 +149,7 @@ def test_a_process_that_is_stopped_is_killed_all_the_same(machine: Emulator) -> 
 
 
 def test_a_worker_outlives_a_machine_without_a_process_to_spare(site: Site) -> None:
-    site.configure(qpu={"emulator": "echo", "overhead": 0.01})
+    site.configure(qpu={"emulator": "echo", "overhead": 0.01, "retry": 1})
     site.start_broker()
     worker = site.start_worker()
     _, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)

@@ -214,6 +214,46 @@ def test_a_full_disk_is_unavailable_and_passes(site: Site) -> None:
         os.system(f"umount --lazy {tiny}")
 
 
+def test_a_read_only_disk_is_named_by_the_broker_and_so_is_one_that_becomes_it(site: Site) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk that is read-only")
+    disk = site.room / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=8m tmpfs {disk} 2>/dev/null"):
+        pytest.skip("this root cannot mount")
+    try:
+        shutil.move(site.room / "state" / "warden.db", disk)
+        site.configure(broker={"state": str(disk)})
+        os.system(f"mount -o remount,ro {disk}")
+        refused = site.warden("serve")
+        assert refused.returncode == 1
+        assert f"cannot use the store {disk}/warden.db: " in one_error(refused)
+        os.system(f"mount -o remount,rw {disk}")
+        site.start_broker()
+        with site.resource() as resource:
+            task = resource.task_start(AFM, 10)
+        site.kill(site.broker)
+        os.system(f"mount -o remount,ro {disk}")
+        assert site.warden("serve").returncode == 1
+        os.system(f"mount -o remount,rw {disk}")
+        site.start_broker()
+        site.start_worker()
+        with site.resource() as resource:
+            assert sum(resource.wait(task, 30).values()) == 10
+    finally:
+        os.system(f"umount --lazy {disk}")
+
+
+def test_a_corrupt_store_is_named_by_the_broker_and_left_alone(site: Site) -> None:
+    store = site.room / "state" / "warden.db"
+    store.write_bytes(store.read_bytes()[:5000] + b"\xff" * 30_000)
+    before = store.read_bytes()
+    refused = site.warden("serve")
+    assert refused.returncode == 1
+    assert f"cannot use the store {store}: " in one_error(refused)
+    assert store.read_bytes()[4096:] == before[4096:]
+
+
 def fill(file: Path) -> None:
     with file.open("wb", buffering=0) as output:
         try:

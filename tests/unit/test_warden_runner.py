@@ -72,6 +72,15 @@ def test_it_says_hello_with_each_beat_until_it_is_welcome() -> None:
     assert said(runner.tick(T0 + 2 * BEAT)) == [beat()]
 
 
+def test_a_broker_that_does_not_answer_is_a_word_to_the_operator_now_and_then() -> None:
+    runner = new()
+    runner.start(T0)
+    told = [beat for beat in range(1, 21) if any(isinstance(a, Note) for a in runner.tick(T0 + beat * BEAT))]
+    assert told == [4, 9, 14, 19]
+    runner.hear(wire.Welcome(interval=BEAT), T0 + 21 * BEAT)
+    assert not any(isinstance(a, Note) for beat in range(22, 40) for a in runner.tick(T0 + beat * BEAT))
+
+
 def test_it_beats_as_often_as_the_broker_says() -> None:
     runner = new()
     runner.start(T0)

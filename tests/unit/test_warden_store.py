@@ -5,23 +5,32 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from warden.events import Keep, KeepWindows
-from warden.model import ConfigurationError, Run, Session, State, Task, TaskStatus, Window
-from warden.store import SCHEMA, Store, StoreError
+from warden.events import Almanac, Due, Keep, KeepAlmanac, Prune, Usage
+from warden.model import (
+    ConfigurationError,
+    Outcome,
+    PastWindow,
+    Run,
+    Session,
+    State,
+    Task,
+    TaskStatus,
+    Window,
+)
+from warden.schema import SCHEMA
+from warden.store import Store, StoreError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+STORES = Path(__file__).parent.parent / "samples" / "stores"
 SESSION = Session(id="s1", uid=1001, job="7", host="node1", acquired=10, expires=20)
 TASK = Task(id=1, session="s1", uid=1001, shots=100, qubits=2, key="k1", submitted=11, log=("queued",))
 RUN = Run(token="t", first_shot=0, shots=100, started=12, deadline=None)
 
 
-def keep(store: Store, *effects: Keep | KeepWindows) -> None:
+def keep(store: Store, *effects: Keep | KeepAlmanac | Prune) -> None:
     store.begin()
     store.apply(effects)
     store.commit()
@@ -37,15 +46,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "warden.db"
 
 
-def test_open_sessions_unfinished_tasks_and_windows_are_remembered(path: Path) -> None:
+def test_open_sessions_unfinished_tasks_the_almanac_and_shares_are_remembered(path: Path) -> None:
     store = Store(path)
-    window = Window(5, None, State.MAINTENANCE, "repair")
-    keep(store, Keep(SESSION), Keep(TASK, "the sequence"), KeepWindows((window,)))
+    almanac = Almanac(
+        windows=(Window(5, None, State.MAINTENANCE, "repair", 3),),
+        opened=(3,),
+        next_window=4,
+        accounted={"a rule": 7},
+        due=(Due(rule="a rule", duration=5, reason="calibration"),),
+        shots=12,
+    )
+    usage = Usage(name="production", uid=1001, used=5, time=6)
+    keep(store, Keep(SESSION), Keep(TASK, "the sequence"), KeepAlmanac(almanac), Keep(usage))
     store = reopened(store, path)
     remembered = store.remember()
     assert remembered.sessions == (SESSION,)
     assert remembered.tasks == (TASK,)
-    assert remembered.windows == (window,)
+    assert remembered.almanac == almanac
+    assert remembered.usage == (usage,)
     assert remembered.next_task == 2
     assert store.sequence(1) == "the sequence"
     store.close()
@@ -75,13 +93,12 @@ def test_what_has_ended_is_kept_for_reading_only(path: Path) -> None:
     store.close()
 
 
-def test_the_keys_of_ended_tasks_are_remembered_while_their_session_is_open(path: Path) -> None:
+def test_a_task_is_found_by_its_key_as_long_as_it_is_kept(path: Path) -> None:
     store = Store(path)
-    keep(store, Keep(SESSION), Keep(TASK, "x"))
-    keep(store, Keep(Task(**{**_fields(TASK), "status": TaskStatus.COMPLETED})))
-    assert store.remember().keys == {("s1", "k1"): 1}
-    keep(store, Keep(Session(**{**_fields(SESSION), "ended": 15})))
-    assert store.remember().keys == {}
+    done = Task(**{**_fields(TASK), "status": TaskStatus.COMPLETED})
+    keep(store, Keep(SESSION), Keep(TASK, "x"), Keep(done), Keep(Session(**{**_fields(SESSION), "ended": 15})))
+    assert store.task_by_key("s1", "k1") == done
+    assert store.task_by_key("s2", "k1") is None
     store.close()
 
 
@@ -118,12 +135,71 @@ def test_lists_are_one_user_s_or_everybody_s_newest_first(path: Path) -> None:
         Keep(TASK, "x"),
         Keep(Task(**{**_fields(TASK), "id": 2, "uid": 1002, "session": "s2"}), "y"),
     )
-    assert [s.id for s in store.sessions(uid=None, job=None, ended=False, limit=9)] == ["s2", "s1"]
-    assert [s.id for s in store.sessions(uid=1001, job=None, ended=False, limit=9)] == ["s1"]
-    assert [s.id for s in store.sessions(uid=None, job="8", ended=True, limit=9)] == ["s2"]
-    assert [t.id for t in store.tasks(uid=None, session=None, limit=9)] == [2, 1]
-    assert [t.id for t in store.tasks(uid=None, session=None, limit=1)] == [2]
-    assert [t.id for t in store.tasks(uid=1001, session="s2", limit=9)] == []
+
+    def sessions(
+        uid: int | None = None, job: str | None = None, before: str | None = None, *, ended: bool = False
+    ) -> list[str]:
+        return [s.id for s in store.sessions(uid=uid, job=job, ended=ended, before=before, limit=9)]
+
+    def tasks(
+        uid: int | None = None, session: str | None = None, before: int | None = None, limit: int = 9
+    ) -> list[int]:
+        return [t.id for t in store.tasks(uid=uid, session=session, before=before, limit=limit)]
+
+    assert sessions() == ["s2", "s1"]
+    assert sessions(uid=1001) == ["s1"]
+    assert sessions(job="8", ended=True) == ["s2"]
+    assert sessions(before="s2") == ["s1"]
+    assert sessions(before="s1") == sessions(before="nobody's") == []
+    assert tasks() == [2, 1]
+    assert tasks(limit=1) == [2]
+    assert tasks(before=2) == [1]
+    assert tasks(uid=1001, session="s2") == []
+    store.close()
+
+
+def test_past_windows_are_kept_newest_first(path: Path) -> None:
+    store = Store(path)
+    held = PastWindow(Window(5, 6, State.CALIBRATING), Outcome.HELD)
+    missed = PastWindow(Window(7, 20, State.CALIBRATING), Outcome.MISSED, 3)
+    keep(store, KeepAlmanac(Almanac(), (held,)), KeepAlmanac(Almanac(shots=1), (missed,)))
+    store = reopened(store, path)
+    assert store.past_windows(9) == [missed, held]
+    assert store.past_windows(1) == [missed]
+    store.close()
+
+
+def test_what_ended_long_ago_is_forgotten_in_bites_and_what_lives_stays(path: Path) -> None:
+    store = Store(path)
+    old = Session(id="s0", uid=1, job="6", host="", acquired=1, expires=2, ended=1300)
+    ended = Task(id=0, session="s0", uid=1, shots=1, qubits=1, key="", submitted=1, status=TaskStatus.FAILED)
+    gone = [Task(**{**_fields(ended), "id": n, "key": f"k{n}", "finished": n}) for n in range(2, 1202)]
+    living = Task(**{**_fields(TASK), "id": 1500, "key": "living"})
+    recent = Task(**{**_fields(gone[0]), "id": 1600, "session": "s1", "finished": 3000})
+    newest = Task(**{**_fields(gone[0]), "id": 2000, "session": "s1", "key": "newest"})
+    keep(
+        store,
+        Keep(SESSION),
+        Keep(old),
+        Keep(TASK, "x"),
+        *map(Keep, gone),
+        Keep(living, "y"),
+        Keep(recent),
+        Keep(newest),
+    )
+
+    def left() -> list[int]:
+        return [t.id for t in store.tasks(uid=None, session=None, before=None, limit=3000)]
+
+    counts = [len(left())]
+    while store.session("s0") is not None:
+        keep(store, Prune(2000))
+        counts.append(len(left()))
+        assert counts[-1] < counts[-2]
+    assert len(counts) > 2
+    assert left() == [2000, 1600, 1500, 1]
+    assert store.remember().next_task == 2001
+    assert store.session("s1") == SESSION
     store.close()
 
 
@@ -153,6 +229,59 @@ def test_a_file_that_is_no_store_is_named(path: Path) -> None:
     assert_refused(path, "is not a database")
 
 
+def old_store(path: Path, schema: int) -> None:
+    """A store as a broker of that schema left it."""
+    with sqlite3.connect(path) as db:
+        db.executescript((STORES / f"schema-{schema}.sql").read_text(encoding="utf-8"))
+    db.close()
+
+
+def dump(path: Path) -> list[str]:
+    with sqlite3.connect(path) as db:
+        lines = [*db.iterdump(), str(db.execute("PRAGMA user_version").fetchall())]
+    db.close()
+    return lines
+
+
+@pytest.mark.parametrize("schema", range(1, SCHEMA))
+def test_a_store_of_an_older_warden_is_brought_up_to_date_and_nothing_is_lost(path: Path, schema: int) -> None:
+    old_store(path, schema)
+    store = Store(path)
+    store = reopened(store, path)
+    remembered = store.remember()
+    assert [(s.id, s.seen) for s in remembered.sessions] == [(s.id, s.acquired) for s in remembered.sessions]
+    assert [s.id for s in remembered.sessions] == ["id-1", "id-2"]
+    assert [(t.id, t.status, t.since - t.submitted) for t in remembered.tasks] == [
+        (3, TaskStatus.RUNNING, 0),
+        (4, TaskStatus.QUEUED, 0),
+    ]
+    assert remembered.tasks[0].run is not None
+    assert store.sequence(3) == store.sequence(4) != ""
+    assert [(w.id, w.kind, w.end is None) for w in remembered.almanac.windows] == [
+        (1, State.CALIBRATING, False),
+        (2, State.MAINTENANCE, True),
+    ]
+    assert remembered.almanac.next_window == 3
+    assert remembered.next_task == 5
+    assert store.task_by_key("id-1", "the-key") == remembered.tasks[0]
+    done = store.task(1)
+    assert done is not None
+    assert done.counts == {"01": 60, "10": 40}
+    keep(store, Prune(done.submitted + 10**12))
+    assert [t.id for t in store.tasks(uid=None, session=None, before=None, limit=9)] == [4, 3, 1]
+    store.close()
+
+
+def test_an_update_of_the_store_happens_as_a_whole_or_not_at_all(path: Path) -> None:
+    old_store(path, 1)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE tasks SET record = 'no json' WHERE id = 4")
+    db.close()
+    before = dump(path)
+    assert_refused(path, "malformed JSON")
+    assert dump(path) == before
+
+
 def test_a_store_of_a_newer_warden_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
@@ -162,7 +291,11 @@ def test_a_store_of_a_newer_warden_is_left_alone(path: Path) -> None:
 
 def test_a_damaged_store_is_reported_and_not_used(path: Path) -> None:
     store = Store(path)
-    keep(store, Keep(SESSION), *(Keep(Task(**{**_fields(TASK), "id": n}), "x" * 5000) for n in range(1, 50)))
+    keep(
+        store,
+        Keep(SESSION),
+        *(Keep(Task(**{**_fields(TASK), "id": n, "key": str(n)}), "x" * 5000) for n in range(1, 50)),
+    )
     store.close()
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)

@@ -1,4 +1,4 @@
-"""The core alone: time is a number, the disk a dictionary, and the QPU does what a test makes it do."""
+"""The core and its store alone: time is a number, and the QPU does what a test makes it do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,26 @@ import msgspec
 from warden import wire
 from warden.calibration import Calendar
 from warden.core import Core
-from warden.events import Answer, Asked, Event, Keep, KeepWindows, Refuse, Remembered, Reported, Settings, Tell, Tick
+from warden.events import (
+    Answer,
+    Asked,
+    Class,
+    Event,
+    Garbled,
+    Refuse,
+    Reported,
+    Settings,
+    Started,
+    Stepped,
+    Tell,
+    Tick,
+)
 from warden.model import SECOND, Session, Task, Window
 from warden.qpu.timing import Timing
+from warden.store import Store
 
 T0 = 1_800_000_000 * SECOND
-ALICE, BOB, OPERATOR, ROOT = 1001, 1002, 900, 0
+ALICE, BOB, CAROL, OPERATOR, ROOT = 1001, 1002, 1003, 900, 0
 DEVICE = "AnalogDevice"
 
 SETTINGS = Settings(
@@ -26,6 +40,16 @@ SETTINGS = Settings(
     timing=Timing(overhead=2 * SECOND, shot_rate=10.0),
     lease=600 * SECOND,
     heartbeat=2 * SECOND,
+    longest_run=3600 * SECOND,
+    failures=3,
+    retry=300 * SECOND,
+    unseen=3600 * SECOND,
+    fair=True,
+    half_life=86400 * SECOND,
+    longest_wait=86400 * SECOND,
+    classes=(Class(name="everybody"),),
+    max_sessions_per_user=100,
+    keep=86400 * SECOND,
     max_shots=1_000,
     max_sequence=10_000,
     max_queued=20,
@@ -40,49 +64,6 @@ def sequence(qubits: int = 2, device: str = DEVICE) -> str:
     return json.dumps({"register": atoms, "operations": [], "variables": {}, "device": {"name": device}})
 
 
-class Disk:
-    """The store's part in a test of the core: it keeps what it is told to, and is all that a crash leaves."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[str, Session] = {}
-        self._tasks: dict[int, Task] = {}
-        self._windows: tuple[Window, ...] = ()
-
-    def keep(self, effects: list[Any]) -> None:
-        for effect in effects:
-            match effect:
-                case Keep(what=Session() as session):
-                    self._sessions[session.id] = session
-                case Keep(what=Task() as task):
-                    self._tasks[task.id] = task
-                case KeepWindows(windows=windows):
-                    self._windows = windows
-
-    def task(self, number: int) -> Task | None:
-        return self._tasks.get(number)
-
-    def session(self, identifier: str) -> Session | None:
-        return self._sessions.get(identifier)
-
-    def tasks(self, *, uid: int | None, session: str | None, limit: int) -> list[Task]:
-        found = [t for t in self._tasks.values() if uid in {None, t.uid} and session in {None, t.session}]
-        return sorted(found, key=lambda t: -t.id)[:limit]
-
-    def sessions(self, *, uid: int | None, job: str | None, ended: bool, limit: int) -> list[Session]:
-        found = [s for s in self._sessions.values() if uid in {None, s.uid} and job in {None, s.job}]
-        return sorted((s for s in found if ended or s.ended is None), key=lambda s: -s.acquired)[:limit]
-
-    def remember(self) -> Remembered:
-        opened = [s for s in self._sessions.values() if s.ended is None]
-        return Remembered(
-            sessions=tuple(opened),
-            tasks=tuple(t for t in self._tasks.values() if not t.status.final or t.run is not None),
-            windows=self._windows,
-            next_task=max(self._tasks, default=0) + 1,
-            keys={(t.session, t.key): t.id for t in self._tasks.values() if t.session in {s.id for s in opened}},
-        )
-
-
 class Machine:
     """A core with its disk and its time. `ask` is a client, `Qpu` a worker."""
 
@@ -90,7 +71,7 @@ class Machine:
         self.settings = msgspec.structs.replace(SETTINGS, **settings)
         self.calendar = calendar
         self.now = now
-        self.disk = Disk()
+        self.disk = Store(":memory:")
         self.answers: dict[int, Any] = {}
         self.told: dict[bytes, list[wire.Message]] = {}
         self.qpus: list[Qpu] = []
@@ -105,10 +86,21 @@ class Machine:
         """What a broker goes on with after kill -9: the disk, and nobody connected."""
         self.core = self._new_core()
         self.told.clear()
+        self.send(Started())
+
+    def step_clock(self, seconds: float) -> None:
+        """Somebody sets the clock."""
+        by = round(seconds * SECOND)
+        self.now += by
+        for qpu in self.qpus:
+            qpu.next_beat += by
+        self.send(Stepped(by))
 
     def send(self, event: Event) -> list[Any]:
         effects = self.core.handle(event, self.now)
-        self.disk.keep(effects)
+        self.disk.begin()
+        self.disk.apply(effects)
+        self.disk.commit()
         for effect in effects:
             match effect:
                 case Answer(to=asked, result=result):
@@ -147,13 +139,24 @@ class Machine:
 
     # --- shorthands ---
 
-    def session(self, uid: int = ALICE, job: str = "1", host: str = "node1") -> Session:
-        session: Session = self.ask(wire.Acquire(job=job, uid=uid, host=host))
+    def session(self, uid: int = ALICE, job: str = "1", host: str = "node1", **labels: str) -> Session:
+        session: Session = self.ask(wire.Acquire(job=job, uid=uid, host=host, **labels))
         return session
 
-    def start(self, session: Session, shots: int = 100, key: str = "", text: str | None = None) -> Task:
+    def start(
+        self,
+        session: Session,
+        shots: int = 100,
+        key: str = "",
+        text: str | None = None,
+        within: float | None = None,
+    ) -> Task:
         body = wire.TaskStart(
-            session=session.id, sequence=text or sequence(), shots=shots, key=key or f"key-{next(self._correlations)}"
+            session=session.id,
+            sequence=text or sequence(),
+            shots=shots,
+            key=key or f"key-{next(self._correlations)}",
+            within=None if within is None else round(within * SECOND),
         )
         task: Task = self.ask(body, session.uid)
         return task
@@ -189,6 +192,10 @@ class Qpu:
 
     def _say(self, body: wire.Message) -> None:
         self.machine.send(Reported(self.peer, body))
+
+    def babble(self, text: str = "not a message") -> None:
+        """Send what cannot be understood."""
+        self.machine.send(Garbled(self.peer, text))
 
     def hello(self) -> None:
         self.next_beat = self.machine.now + self.machine.settings.heartbeat
@@ -231,3 +238,9 @@ class Qpu:
         fields = {"instance": self.instance, "token": run.token, "time": SECOND, **other}
         self.token = ""
         self._say(wire.RunFinished(shots=shots, counts=counts, **fields))
+
+
+def ready(**settings: Any) -> tuple[Machine, Qpu]:
+    """A machine whose QPU is there."""
+    machine = Machine(**settings)
+    return machine, Qpu(machine)

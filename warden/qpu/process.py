@@ -7,6 +7,7 @@ forked from, once.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import logging
@@ -224,7 +225,8 @@ def _run(pipe: Connection, emulator: str, order: bytes) -> None:
 
 
 def _say(pipe: Connection, outcome: Outcome) -> None:
-    with pipe, open(pipe.fileno(), "wb", closefd=False) as output:
+    # A worker that was killed hears nothing any more.
+    with contextlib.suppress(BrokenPipeError), pipe, open(pipe.fileno(), "wb", closefd=False) as output:
         output.write(msgspec.msgpack.encode(outcome))
 
 
