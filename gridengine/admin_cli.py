@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gridengine.deployment import Change
+    from warden.client import Client
+    from warden.model import Session
 
 DIFFERENT = 3
+# The most sessions that one answer has.
+_PAGE = 1000
 
 
 @click.group(cls=Group)
@@ -82,16 +86,28 @@ def acct(config: Path, as_json: bool, limit: int) -> None:
 
     with Client(config=load(config)) as client:
         try:
-            sessions = client.sessions(everybody=True, ended=True, limit=limit)
+            sessions = _sessions(client, limit, everybody=True)
         except ForbiddenError:
             click.echo("only your own jobs: you are no operator of this QPU", err=True)
-            sessions = client.sessions(everybody=False, ended=True, limit=limit)
+            sessions = _sessions(client, limit, everybody=False)
     uses = accounting.read(sessions)
     if as_json:
         print_json(uses)
         return
     headers = ("JOB", "USER", "NAME", "TASKS", "SHOTS", "QPU s", "WAITED s", "WALLCLOCK s", "EXIT")
     click.echo(table([msgspec.structs.astuple(use) for use in uses], headers))
+
+
+def _sessions(client: Client, limit: int, *, everybody: bool) -> list[Session]:
+    """The newest sessions, page by page: one answer has so many at most."""
+    found: list[Session] = []
+    while len(found) < limit:
+        before = found[-1].id if found else None
+        page = client.sessions(everybody=everybody, ended=True, before=before, limit=min(_PAGE, limit - len(found)))
+        if not page:
+            break
+        found += page
+    return found
 
 
 def _warn(config: Path) -> None:

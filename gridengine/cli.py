@@ -40,22 +40,26 @@ def status(as_json: bool) -> None:
 @qpu.command()
 @click.argument("sequence", metavar="SEQUENCE.json")
 @click.option("--shots", default="100", show_default=True, metavar="N", help="How often the sequence is run.")
+@click.option(
+    "--within", type=console.Length(), metavar="DURATION", help="Give up if it is not done so soon, for instance 30min."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the counts to this file, as JSON.")
 @console.json_option
-def run(sequence: str, shots: str, output: Path | None, as_json: bool) -> None:
+def run(sequence: str, shots: str, within: int | None, output: Path | None, as_json: bool) -> None:
     """Run a sequence and print the counts. This works in a job that asked for a QPU: qsub -l qpu=1.
 
     SEQUENCE.json holds what `Sequence.to_abstract_repr()` of Pulser returns; - reads it from stdin.
     """
     from warden import report  # noqa: PLC0415
     from warden.client import QuantumResource  # noqa: PLC0415
+    from warden.model import SECOND  # noqa: PLC0415
 
     text, number = _read(sequence), _shots(shots)
     if output is not None:
         # The QPU's time must not be spent on counts that cannot be kept.
         _write(output, "")
     with QuantumResource() as resource:
-        task = resource.task_start(text, number)
+        task = resource.task_start(text, number, within=None if within is None else within / SECOND)
         try:
             counts = resource.wait(task, watch=_progress() if sys.stderr.isatty() else None)
         except KeyboardInterrupt:
@@ -145,18 +149,21 @@ def why(job: str, as_json: bool) -> None:
 
 
 @qpu.command()
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.argument("task", metavar="[TASK]", required=False)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many.")
+@click.option("--before", metavar="TASK", type=click.IntRange(1), help="The next page: those older than this one.")
 @console.json_option
-def tasks(limit: int, as_json: bool) -> None:
-    """List your tasks, newest first."""
+def tasks(task: str | None, limit: int, before: int | None, as_json: bool) -> None:
+    """List your tasks, newest first; or show one TASK with its log, and with --json its counts."""
     from warden import report  # noqa: PLC0415
+    from warden.client import task_number  # noqa: PLC0415
 
     with _client() as client:
-        found = client.tasks(limit=limit)
-    if as_json:
-        console.print_json(found)
-    else:
-        click.echo(report.tasks(found))
+        if task is not None:
+            one = client.task(task_number(task))
+            return console.print_json(one) if as_json else click.echo(report.task(one))
+        found = client.tasks(limit=limit, before=before)
+    return console.print_json(found) if as_json else click.echo(report.tasks(found))
 
 
 @qpu.command()

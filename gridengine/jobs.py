@@ -26,6 +26,7 @@ _REQUESTS = (
 _ID = _ELEMENT + "JB_job_number"
 _OWNER = _ELEMENT + "JB_owner"
 _NAME = _ELEMENT + "JB_job_name"
+_PROJECT = _ELEMENT + "JB_project"
 _SCHEDULING = "detailed_job_info/messages/element/SME_message_list/element/MES_message"
 # What put it into the error state: a prolog that exited 100, for instance.
 _ERROR = _ELEMENT + "JB_ja_tasks/ulong_sublist/JAT_message_list/ulong_sublist/QIM_message"
@@ -54,6 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """qstat's letters: r, qw, hqw, Eqw ...; of an array all that its tasks have, separated by commas."""
     requests: dict[str, str]
     reasons: tuple[str, ...]
+    project: str = ""
 
 
 def requested(xml_text: str) -> dict[str, str]:
@@ -84,6 +86,7 @@ def read_job(xml_text: str, state: str) -> Job:
         state=state,
         requests=_requests(leaves),
         reasons=tuple(dict.fromkeys(reasons)),
+        project=first.get(_PROJECT, ""),
     )
 
 
@@ -110,16 +113,14 @@ def requesting(xml_text: str, names: Collection[str]) -> list[int]:
     return sorted({job for job, _, _, attributes in asking if attributes.get("name") in names})
 
 
-def hard_requests(
-    job_id: str, *, environment: Mapping[str, str] | None = None, limit: float = commands.LIMIT
-) -> dict[str, str]:
-    """Ask Grid Engine what a job asked for.
+def detail(job_id: str, *, environment: Mapping[str, str] | None = None, limit: float = commands.LIMIT) -> Job:
+    """Ask Grid Engine whose a job is and what it asked for, with one command and without its state.
 
     Raises:
         NoSuchJobError: Grid Engine does not know the job.
         GridEngineError: Its command failed, or said what nobody understands.
     """
-    return requested(_detail(job_id, environment, limit))
+    return read_job(_detail(job_id, environment, limit), "")
 
 
 def job(job_id: str, *, environment: Mapping[str, str] | None = None, limit: float = commands.LIMIT) -> Job:
@@ -164,7 +165,7 @@ _Leaf = tuple[str, str, dict[str, str]]
 
 
 def _job_leaves(xml_text: str) -> list[_Leaf]:
-    wanted = {_ID, _OWNER, _NAME, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
+    wanted = {_ID, _OWNER, _NAME, _PROJECT, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
     wanted.update(path + leaf for path in _REQUESTS for leaf in ("CE_name", "CE_stringval"))
     leaves = _leaves(xml_text, wanted)
     for path, text, _ in leaves:

@@ -33,7 +33,10 @@ def main() -> None:
 
 
 def release(job: HookJob, running: guard.Guard) -> None:
-    """End the sessions of this job; the token in its environment is not asked, since the job may have changed it."""
+    """End the session of this start of the job; the token in its environment is not asked: the job may have changed it.
+
+    A job that Grid Engine has given up here may run elsewhere by now, and what that start has is not ours to end.
+    """
     from gridengine import configuration  # noqa: PLC0415 - most jobs never need it
     from warden import config  # noqa: PLC0415
     from warden.client import Client  # noqa: PLC0415
@@ -45,7 +48,7 @@ def release(job: HookJob, running: guard.Guard) -> None:
         while True:
             try:
                 for session in client.sessions(everybody=True, job=job.name):
-                    if session.uid == job.uid:
+                    if session.uid == job.uid and session.start in {"", job.start}:
                         client.release(session.id)
             except UnavailableError:
                 if time.monotonic() + _PAUSE > end:

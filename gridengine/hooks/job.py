@@ -1,8 +1,12 @@
 """The job that a hook is run for, as far as it can be trusted, and the files through which a hook speaks to it.
 
-A hook runs as root with an environment that the job's owner has written. Trusted are the arguments, which Grid Engine
-fills in, and the few variables that it sets over whatever the user says (JOB_ID, SGE_JOB_SPOOL_DIR, SGE_ROOT,
-SGE_CELL and the ports); the spool is checked against the arguments all the same.
+A hook runs as root with an environment that the job's owner has written. Trusted are the few variables that Grid
+Engine sets over whatever the user says (SGE_JOB_SPOOL_DIR, QUEUE, SGE_ROOT, SGE_CELL and the ports), and what the
+qmaster says.
+
+Neither the spool's `config` nor the hook's arguments are: on SGE 8.1.9 a line break in a path (`qsub -o`, `-wd`), in
+`-M` or in an argument of the job adds lines to `config`, before Grid Engine's own or after them, and the shepherd fills
+in $job_owner and the others from the last one. So these are believed where they agree with what is trusted.
 """
 
 from __future__ import annotations
@@ -42,7 +46,10 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     uid: int
     host: str
+    queue: str
     spool: Path
+    start: str
+    """Names one start of the job on one host: Grid Engine writes `config` anew each time, and then leaves it alone."""
     cell: dict[str, str]
 
     @classmethod
@@ -66,30 +73,33 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
         if not spool.is_absolute() or spool.name != f"{number}.{task or 1}":
             raise HookError(f"SGE_JOB_SPOOL_DIR is no spool of job {number}: {str(spool)!r}")
         cell = {name: environment[name] for name in _CELL if name in environment}
-        job = cls(number=number, task=task, owner=owner, uid=uid, host=host, spool=spool, cell=cell)
-        said = job._config()
-        if (said.get("job_id"), said.get("job_owner")) != (number, owner):
+        queue = environment.get("QUEUE", "")
+        job = cls(
+            number=number, task=task, owner=owner, uid=uid, host=host, queue=queue, spool=spool, start="", cell=cell
+        )
+        said, start = job._config()
+        if not {f"job_id={number}", f"job_owner={owner}"} <= said:
             raise HookError(f"{spool}/config is about another job than {number} of {owner}")
-        return job
+        return msgspec.structs.replace(job, start=start)
 
     @property
     def name(self) -> str:
         """What Warden knows the job by: the number, with the task's number in an array."""
         return f"{self.number}.{self.task}" if self.task else self.number
 
-    def asked_for(self, resource: str, *, limit: float) -> bool:
-        """Whether the job requested `resource`, in the qmaster's own words: nothing here can be forged by its owner.
+    def look_up(self, *, limit: float) -> jobs.Job:
+        """The job in the qmaster's own words: nothing in it can be forged by its owner.
 
         Raises:
-            BadRequestError: It requested what Grid Engine takes for a number, and books for less than one place.
+            BadRequestError: The job passes itself off as another user's.
         """
-        value = jobs.hard_requests(self.number, environment=self.cell, limit=limit).get(resource)
-        if value is None or value in {"0", "0.000000"}:
-            return False
-        # Grid Engine also takes 0x0, 00 or 0.5: it would start such a job without booking a place for it.
-        if not re.fullmatch(r"[1-9][0-9]{0,8}(\.0+)?", value):
-            raise BadRequestError(f"-l {resource}={value} asks for no whole place: ask for {resource}=1")
-        return True
+        found = jobs.detail(self.number, environment=self.cell, limit=limit)
+        if found.owner != self.owner:
+            raise BadRequestError(
+                f"job {self.number} is {found.owner}'s and was about to run as {self.owner}: it has line breaks in its "
+                "arguments or paths that Grid Engine takes for its own words"
+            )
+        return found
 
     def export(self, variables: Mapping[str, str]) -> None:
         """Put variables into the environment of the job and of its epilog.
@@ -101,26 +111,24 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
 
     def exported(self, name: str) -> bool:
         """Whether the job's environment has this variable, by whomever."""
-        text = self._read("environment")
+        text, _ = self._read("environment")
         return any(line.startswith(f"{name}=") for line in text.splitlines())
 
     def explain(self, reason: str) -> None:
         """Make `reason` what `qstat -j` shows of a job in error."""
         self._append("error", reason[:_LONGEST] + "\n", owned_by_job=True)
 
-    def _config(self) -> dict[str, str]:
-        lines = (line.partition("=") for line in self._read("config").splitlines())
-        # The first one counts: users choose the values of later ones.
-        found: dict[str, str] = {}
-        for name, _, value in lines:
-            found.setdefault(name, value)
-        return found
+    def _config(self) -> tuple[set[str], str]:
+        """The lines of `config`, the job's own among them, and what tells it from that of any other start of this job."""
+        text, found = self._read("config")
+        # Inodes come back at once, and times may be coarse: both together, and where. 64 characters are the most.
+        return set(text.splitlines()), f"{found.st_mtime_ns:x}.{found.st_ino:x}@{self.host}"[:64]
 
-    def _read(self, name: str) -> str:
+    def _read(self, name: str) -> tuple[str, os.stat_result]:
         try:
             descriptor = self._open(name, os.O_RDONLY)
             with open(descriptor, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - it is open already
-                return file.read()
+                return file.read(), os.fstat(descriptor)
         except OSError as error:
             raise HookError(f"cannot read {self.spool / name}: {error.strerror}") from None
 
@@ -157,6 +165,21 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
             os.close(descriptor)
             raise HookError(f"{self.spool / name} is not what Grid Engine made")
         return descriptor
+
+
+def asks_for(resource: str, requests: Mapping[str, str]) -> bool:
+    """Pure: whether a job with these requests asked for `resource`.
+
+    Raises:
+        BadRequestError: It requested what Grid Engine takes for a number, and books for less than one place.
+    """
+    value = requests.get(resource)
+    if value is None or value in {"0", "0.000000"}:
+        return False
+    # Grid Engine also takes 0x0, 00 or 0.5: it would start such a job without booking a place for it.
+    if not re.fullmatch(r"[1-9][0-9]{0,8}(\.0+)?", value):
+        raise BadRequestError(f"-l {resource}={value} asks for no whole place: ask for {resource}=1")
+    return True
 
 
 def _line(name: str, value: str) -> str:

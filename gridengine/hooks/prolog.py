@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gridengine.hooks import guard
-from gridengine.hooks.job import HookJob
+from gridengine.hooks.job import HookJob, asks_for
 from warden.model import SECOND, BusyError, Session, UnavailableError
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def main() -> None:
     def hook(running: guard.Guard) -> None:
         nonlocal job
         job = HookJob.read(sys.argv[1:], os.environ)
-        if job.asked_for(RESOURCE, limit=_QSTAT_LIMIT):
-            grant(job, running)
+        found = job.look_up(limit=_QSTAT_LIMIT)
+        if asks_for(RESOURCE, found.requests):
+            grant(job, found.project, running)
 
     def report(reason: str) -> None:
         if job is not None:
@@ -48,7 +49,7 @@ def main() -> None:
     guard.Guard("qpu-prolog", on_expiry=guard.AGAIN).run(hook, report=report)
 
 
-def grant(job: HookJob, running: guard.Guard) -> None:
+def grant(job: HookJob, project: str, running: guard.Guard) -> None:
     """Acquire the session and tell the job of it."""
     from gridengine import configuration  # noqa: PLC0415 - most jobs never need it
     from warden import config  # noqa: PLC0415
@@ -57,11 +58,11 @@ def grant(job: HookJob, running: guard.Guard) -> None:
     running.limit(section.hook_limit / SECOND)
     # First of all, so that the epilog knows that there may be something to release, whatever happens from here on.
     job.export({MARK: settings.client_endpoint})
-    session = acquire(job, settings, section)
+    session = acquire(job, project, settings, section)
     job.export(environment(settings, session))
 
 
-def acquire(job: HookJob, settings: Config, section: GridEngineSection) -> Session:
+def acquire(job: HookJob, project: str, settings: Config, section: GridEngineSection) -> Session:
     """Wait a bounded time for a place on the QPU.
 
     Raises:
@@ -74,7 +75,9 @@ def acquire(job: HookJob, settings: Config, section: GridEngineSection) -> Sessi
     with Client(config=settings, timeout=max(1.0, min(5.0, section.prolog_wait / SECOND))) as client:
         while True:
             try:
-                return client.acquire(job=job.name, uid=job.uid, host=job.host)
+                return client.acquire(
+                    job=job.name, uid=job.uid, host=job.host, start=job.start, queue=job.queue, project=project
+                )
             except (BusyError, UnavailableError):
                 # Waiting here, and not only in the queue, also bounds how often a job can bounce.
                 if time.monotonic() + _PAUSE > end:

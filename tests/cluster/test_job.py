@@ -178,8 +178,8 @@ def test_job_that_would_not_fit_before_the_window_waits_and_a_short_one_runs(gri
     short = grid.submit("exit 3\n", *QPU, "-l", "qpu_window=2")
     assert grid.finish(short)["exit_status"] == "3"
     grid.until("qstat to say why", lambda: "qpu_window" in grid.why(long))
-    [window] = json.loads(grid.lab.run(MASTER, ["warden", "calibrate", "plan", "--json"]).stdout)
-    grid.lab.run(MASTER, ["warden", "calibrate", "cancel", window["start"]])
+    [window] = json.loads(grid.lab.run(MASTER, ["warden", "calibrate", "plan", "--json"]).stdout)["added"]
+    grid.lab.run(MASTER, ["warden", "calibrate", "cancel", str(window["window"])])
     assert grid.finish(long)["exit_status"] == "3"
 
 

@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from warden_site import AFM, LIMIT, SESSION, Site
 
+from gridengine import admin_cli
+from warden.events import Keep
+from warden.model import Session
+from warden.store import Store
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -96,7 +101,12 @@ def test_version_names_the_kit(command: str) -> None:
         ("qpu", "run", "x.json", "--shot", "7", "--nonesuch"),
         ("qpu", "submit"),
         ("qpu", "submit", "-l", "h_rt", "true"),
+        ("qpu", "run", "-", "--within", "soon"),
+        ("qpu", "run", "-", "--within", "0"),
+        ("qpu", "run", "-", "--within", "-5"),
         ("qpu", "tasks", "--limit", "0"),
+        ("qpu", "tasks", "--before", "0"),
+        ("qpu", "tasks", "--before", "x"),
         ("qpu", "cancel"),
         ("warden", "nonesuch"),
         ("warden", "calibrate", "add"),
@@ -179,7 +189,56 @@ def test_run_writes_counts(standing_site: Site, tmp_path: Path) -> None:
     assert told["shots"] == sum(told["counts"].values()) == 30
     assert json.loads(output.read_text()) == told["counts"]
     listed = json.loads(in_job(standing_site, "tasks", "--json", "--limit", "1").stdout)
-    assert [(task["id"], task["status"]) for task in listed] == [(told["task"], "completed")]
+    assert [(task["id"], task["status"], task["counts"]) for task in listed] == [(told["task"], "completed", {})]
+    one = in_job(standing_site, "tasks", str(told["task"]))
+    assert "completed in 1 run" in one.stdout.splitlines()[-1]
+    assert json.loads(in_job(standing_site, "tasks", str(told["task"]), "--json").stdout)["counts"] == told["counts"]
+
+
+def test_account_is_read_page_by_page(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(site.room / "state" / "warden.db")
+    store.begin()
+    for n in range(5):
+        # Two of them began in the same microsecond.
+        begun = 1 + n // 2
+        past = Session(id=f"s{n}", uid=os.getuid(), job=str(n), host="", acquired=begun, expires=begun, ended=begun)
+        store.apply([Keep(past)])
+    store.commit()
+    store.close()
+    # What ended long ago is kept here.
+    site.configure(limits={"keep": "100000d"})
+    site.start_broker()
+    monkeypatch.setattr(admin_cli, "_PAGE", 2)
+    with site.client() as client:
+        for everybody in (True, False):
+            found = [session.id for session in admin_cli._sessions(client, 1000, everybody=everybody)]
+            assert found == [SESSION, "s4", "s3", "s2", "s1", "s0"]
+            assert [session.id for session in admin_cli._sessions(client, 3, everybody=everybody)] == found[:3]
+
+
+def test_tasks_come_page_by_page(standing_site: Site) -> None:
+    for _ in range(3):
+        assert in_job(standing_site, "run", "-", "--shots", "1", given=AFM).returncode == 0
+
+    def page(*arguments: str) -> list[int]:
+        return [task["id"] for task in json.loads(in_job(standing_site, "tasks", "--json", *arguments).stdout)]
+
+    newest = page("--limit", "3")
+    assert newest == sorted(newest, reverse=True)
+    assert page("--limit", "2") == newest[:2]
+    assert page("--limit", "1", "--before", str(newest[1])) == newest[2:]
+    assert in_job(standing_site, "tasks", "--before", "1").stdout == "no task\n"
+
+
+def test_run_within_a_time_that_suffices_prints_its_counts(standing_site: Site) -> None:
+    done = in_job(standing_site, "run", "-", "--shots", "3", "--within", "1h", given=AFM)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_run_within_a_time_that_cannot_suffice_is_one_line(standing_site: Site) -> None:
+    refused(
+        in_job(standing_site, "run", "-", "--shots", "3", "--within", "0.1", given=AFM), "you want them within 0.1 s"
+    )
 
 
 def test_counts_that_cannot_be_written_are_one_line(standing_site: Site, tmp_path: Path) -> None:

@@ -96,4 +96,4 @@ def test_states_and_requests_of_all_jobs() -> None:
 @pytest.mark.parametrize("name", ["*", "1,2", "-1", "", "12345678901", "1\n", "٣"])
 def test_only_a_number_reaches_qstat(name: str) -> None:
     with pytest.raises(jobs.BadRequestError):
-        jobs.hard_requests(name)
+        jobs.detail(name)

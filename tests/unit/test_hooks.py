@@ -13,18 +13,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from warden_site import AFM
 
 import gridengine.hooks
-from gridengine.hooks import guard, job
+from gridengine import jobs
+from gridengine.configuration import GridEngineSection
+from gridengine.hooks import epilog, guard, job, prolog
 from gridengine.hooks.job import HookError, HookJob
-from warden import model
+from warden import model, wire
+from warden.config import Duration
 from warden.model import BadRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from warden_site import Site
 
 BIN = Path(gridengine.hooks.__file__).parent / "bin"
 OWNER = pwd.getpwnam("nobody")
@@ -274,6 +281,7 @@ class Spool:
             "SGE_ROOT": "/sge",
             "PATH": "/evil",
             "SGE_CELL": "default",
+            "QUEUE": "all.q",
         }
         return HookJob.read((number, task, owner, "node1"), environment)
 
@@ -333,8 +341,6 @@ def test_spool_that_is_none_is_refused(place: str | None) -> None:
         f"job_owner={OWNER.pw_name}\n",
         f"job_id=8\njob_owner={OWNER.pw_name}\n",
         "job_id=7\njob_owner=root\n",
-        # Later lines are the user's.
-        f"job_id=8\njob_owner={OWNER.pw_name}\njob_id=7\n",
         f" job_id=7\njob_owner={OWNER.pw_name}\n",
     ],
 )
@@ -486,27 +492,194 @@ def test_longest_line_that_grid_engine_reads_is_taken() -> None:
 
 
 @pytest.mark.parametrize("value", ["00", "0x0", "0k", "0.5", "-1", "+0", "1.5", "", "INFINITY"])
-def test_request_that_books_no_whole_place_is_the_jobs_error(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
-    monkeypatch.setattr("gridengine.jobs.hard_requests", lambda *_, **__: {"qpu": value})
+def test_request_that_books_no_whole_place_is_the_jobs_error(value: str) -> None:
     with pytest.raises(BadRequestError, match="whole place") as caught:
-        spool.job().asked_for("qpu", limit=3)
+        job.asks_for("qpu", {"qpu": value})
     assert guard.exit_status(caught.value) == guard.JOB_ERROR
 
 
-def test_only_requests_of_at_least_one_ask(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_only_requests_of_at_least_one_ask() -> None:
+    requests = {"one": "1", "on_sge": "1.000000", "zero": "0", "zero_on_sge": "0.000000"}
+    assert [name for name in (*requests, "other") if job.asks_for(name, requests)] == ["one", "on_sge"]
 
-    def requests(*arguments: object, **more: object) -> dict[str, str]:
-        asked.append((*arguments, more["environment"], more["limit"]))
-        return {"one": "1", "on_sge": "1.000000", "zero": "0", "zero_on_sge": "0.000000"}
 
-    monkeypatch.setattr("gridengine.jobs.hard_requests", requests)
-    found = [name for name in ("one", "on_sge", "zero", "zero_on_sge", "other") if spool.job().asked_for(name, limit=3)]
-    assert found == ["one", "on_sge"]
-    # The cell is named by Grid Engine's variables only.
-    assert asked[0] == ("7", {"SGE_ROOT": "/sge", "SGE_CELL": "default"}, 3)
+class Qmaster:
+    """What the qmaster says of a job, whoever asks, and what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.owner, self.asked = OWNER.pw_name, []
+        monkeypatch.setattr("gridengine.jobs.detail", self._detail)
+
+    def _detail(self, number: str, *, environment: dict[str, str], limit: float) -> jobs.Job:
+        self.asked.append((number, environment, limit))
+        return jobs.Job(id=7, owner=self.owner, name="x", state="", requests={"qpu": "1"}, reasons=())
+
+
+def test_the_qmaster_is_asked_once_in_the_cell_that_grid_engine_names(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qmaster = Qmaster(monkeypatch)
+    assert spool.job().look_up(limit=3).requests == {"qpu": "1"}
+    assert qmaster.asked == [("7", {"SGE_ROOT": "/sge", "SGE_CELL": "default"}, 3)]
+
+
+def test_job_that_passes_itself_off_as_another_users_is_its_own_error(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On SGE 8.1.9: job.sh $'\njob_owner=nobody', and the same in a path, so that all of `config` agrees.
+    Qmaster(monkeypatch).owner = "mallory"
+    with pytest.raises(BadRequestError, match=f"job 7 is mallory's and was about to run as {OWNER.pw_name}") as caught:
+        spool.job().look_up(limit=3)
+    assert guard.exit_status(caught.value) == guard.JOB_ERROR
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_lines_that_a_job_adds_to_its_config_change_nothing(spool: Spool, place: str) -> None:
+    genuine = spool.config.read_text()
+    forged = "queue=production\nacct_project=production\nhost=evil\njob_id=8\njob_owner=root\n"
+    spool.config.write_text(forged + genuine if place == "before" else genuine + forged)
+    found = spool.job()
+    assert (found.queue, found.host, found.name) == ("all.q", "node1", "7")
+
+
+# --- one start of a job and the next ---
+
+
+def test_a_start_has_a_name_that_stays_while_the_job_writes_what_it_can(spool: Spool) -> None:
+    start = spool.job().start
+    assert 0 < len(start) <= 64
+    spool.job().export({"A": "1"})
+    spool.job().explain("why")
+    # A backup, a new owner: no new start.
+    spool.config.chmod(0o600)
+    assert spool.job().start == start
+
+
+def test_another_start_has_another_name(spool: Spool) -> None:
+    first = spool.job().start
+    found = spool.config.stat()
+    shutil.rmtree(spool.folder)
+    again = Spool(spool.folder.parent)
+    second = again.job().start
+    assert second != first
+    # The clock may be coarse, and the inode the same again: one of them suffices, and so does the host.
+    os.utime(again.config, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    assert again.job().start not in {first, second}
+    environment = {"SGE_JOB_SPOOL_DIR": str(again.folder)}
+    names = {HookJob.read(("7", "0", OWNER.pw_name, host), environment).start for host in ("node1", "node2")}
+    assert len(names) == 2
+
+
+def test_start_on_a_host_with_a_long_name_is_what_warden_takes(spool: Spool) -> None:
+    environment = {"SGE_JOB_SPOOL_DIR": str(spool.folder)}
+    start = HookJob.read(("7", "0", OWNER.pw_name, "n" * 255), environment).start
+    assert len(start) == 64
+    assert msgspec.convert(start, wire.Token) == start
+
+
+# --- hooks and a real broker ---
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's hooks can acquire sessions")
+
+
+def hook_job(number: str, start: str = "first", host: str = "node1") -> HookJob:
+    return HookJob(
+        number=number,
+        task="",
+        owner=OWNER.pw_name,
+        uid=OWNER.pw_uid,
+        host=host,
+        queue="all.q",
+        spool=Path("/nonexistent"),
+        start=start,
+        cell={},
+    )
+
+
+def acquire(site: Site, job: HookJob, project: str = "") -> model.Session:
+    return prolog.acquire(job, project, site.config, GridEngineSection(prolog_wait=Duration(0)))
+
+
+@pytest.fixture
+def epilog_of(standing_site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[[HookJob], None]:
+    monkeypatch.setattr(epilog, "CONFIG", standing_site.file)
+    running = guard.Guard("qpu-epilog", on_expiry=guard.GO_ON)
+    monkeypatch.setattr(running, "limit", lambda _: None)
+    return lambda job: epilog.release(job, running)
+
+
+def open_sessions(site: Site, number: str) -> list[str]:
+    with site.client() as client:
+        return [session.id for session in client.sessions(everybody=True, job=number)]
+
+
+@needs_root
+def test_prolog_that_is_repeated_finds_the_session_of_its_start(standing_site: Site) -> None:
+    session = acquire(standing_site, hook_job("71"), "physics")
+    assert acquire(standing_site, hook_job("71"), "physics").id == session.id
+    assert (session.host, session.start, session.queue, session.project) == ("node1", "first", "all.q", "physics")
+
+
+@needs_root
+def test_epilog_of_an_earlier_start_leaves_the_later_one_alone(
+    standing_site: Site, epilog_of: Callable[[HookJob], None]
+) -> None:
+    first, second = hook_job("72"), hook_job("72", "second", "node2")
+    old = acquire(standing_site, first)
+    new = acquire(standing_site, second)
+    assert old.id != new.id
+    assert open_sessions(standing_site, "72") == [new.id]
+    epilog_of(first)
+    assert open_sessions(standing_site, "72") == [new.id]
+    epilog_of(second)
+    assert open_sessions(standing_site, "72") == []
+
+
+@needs_root
+def test_epilog_ends_a_session_that_knows_of_no_start_and_none_of_another_user_or_job(
+    standing_site: Site, epilog_of: Callable[[HookJob], None]
+) -> None:
+    acquire(standing_site, hook_job("73", start=""))
+    other = acquire(standing_site, hook_job("74"))
+    epilog_of(hook_job("73"))
+    assert open_sessions(standing_site, "73") == []
+    epilog_of(msgspec.structs.replace(hook_job("74"), uid=OWNER.pw_uid - 1))
+    assert open_sessions(standing_site, "74") == [other.id]
+    epilog_of(hook_job("74"))
+    assert open_sessions(standing_site, "74") == []
+
+
+@needs_root
+def test_job_beyond_what_its_user_may_have_at_the_same_time_waits(site: Site) -> None:
+    site.configure(limits={"sessions_per_user": 1})
+    site.start_broker()
+    site.start_worker()
+    session = acquire(site, hook_job("75"))
+    with pytest.raises(model.BusyError, match="1 of your jobs are on the QPU") as caught:
+        acquire(site, hook_job("76"))
+    assert guard.exit_status(caught.value) == guard.AGAIN
+    with site.client() as client:
+        client.release(session.id)
+    assert acquire(site, hook_job("76")).job == "76"
+
+
+@needs_root
+def test_job_whose_class_has_a_budget_starts_and_meets_it_at_its_task(site: Site) -> None:
+    site.configure(session={"max_shots": 10})
+    site.start_broker()
+    site.start_worker()
+    session = acquire(site, msgspec.structs.replace(hook_job("77"), uid=os.getuid()))
+    with site.client() as client, pytest.raises(model.LimitError, match="this job may take 10 shots"):
+        client.task_start(session.id, AFM, 11)
+
+
+def test_hook_of_another_version_than_the_broker_sends_the_job_back(
+    standing_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "VERSION", wire.VERSION + 1)
+    with pytest.raises(model.UnavailableError, match="version") as caught:
+        acquire(standing_site, hook_job("78"))
+    assert guard.exit_status(caught.value) == guard.AGAIN
 
 
 @given(

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 import zmq
+from warden_machine import Machine, Qpu
 from warden_site import LIMIT, Site, wait_until
 
 from load_sensors import protocol, qpu
 from warden import trust, wire
+from warden.calibration import Calendar, ShotRule
 from warden.model import HORIZON, SECOND, Availability, State, Window
 
 if TYPE_CHECKING:
@@ -71,6 +73,36 @@ def test_values_of_what_warden_answered(answer: Availability | None, expected: l
     assert [value.host for value in values] == ["global"] * 4
     assert [value.name for value in values] == NAMES
     assert [value.value for value in values] == expected
+
+
+def test_calibration_that_is_due_by_shots_is_reported_like_any_other_window() -> None:
+    machine = Machine(Calendar(shot_rules=(ShotRule(after_shots=150, duration=60 * SECOND),)))
+    worker = Qpu(machine)
+    session = machine.session()
+    far = HORIZON // SECOND
+
+    def reported() -> tuple[object, ...]:
+        found = {value.name: value.value for value in qpu.values(machine.core.availability(machine.now))}
+        return found["qpu"], found["qpu_state"], found["qpu_window"]
+
+    machine.start(session, shots=100)
+    worker.take()
+    assert reported() == (2, "ready", far)
+    worker.finish()
+    # Now the QPU takes the shots that make it due: 2 s and ten shots a second.
+    machine.start(session, shots=100)
+    worker.take()
+    assert reported() == (2, "ready", 12)
+    machine.later(4.5)
+    assert reported() == (2, "ready", 7)
+    # What comes sooner counts.
+    machine.block(start=3, duration=1)
+    assert reported() == (2, "ready", 3)
+    machine.ask(wire.CancelWindow(window=1))
+    worker.finish()
+    assert reported() == (0, "calibrating", 0)
+    machine.later(60)
+    assert reported() == (2, "ready", far)
 
 
 def test_report_has_a_begin_and_an_end() -> None:
