@@ -339,7 +339,7 @@ def test_window_n_of_a_rule_begins_after_n_periods_to_the_microsecond(rule: Rule
 def test_missed_windows_are_counted_as_if_one_by_one(rule: Rule, after: int, span: int) -> None:
     now = after + span
     ends = [
-        end for number in range(-50, 200) if after < (end := rule.offset + number * rule.every + rule.duration) <= now
+        end for number in range(-300, 600) if after < (end := rule.offset + number * rule.every + rule.duration) <= now
     ]
     missed = rule.missed(after, now)
     if missed is None:
