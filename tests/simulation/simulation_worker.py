@@ -1,0 +1,270 @@
+"""The host beside the QPU: a worker with the real protocol half, on a device that may misbehave in many ways."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from simulation_network import Endpoint
+from simulation_scenario import DEVICE, QUBITS
+
+from warden import runner, wire
+from warden.model import SECOND
+from warden.runner import Abandon, Begin, Failure, Runner, Send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from simulation_network import Network
+    from simulation_qpu import Qpu
+    from simulation_scenario import Scenario
+    from simulation_world import World
+
+    from warden.model import Micros
+
+# What the device may do with a run, when it misbehaves.
+MODES = (
+    "slow",
+    "hang",
+    "freeze",
+    "task fault",
+    "device fault",
+    "device fault",
+    "too many shots",
+    "wrong sum",
+    "wrong bits",
+    "fewer shots",
+    "wrong counts",
+    "wrong time",
+    "garbage",
+    "stale token",
+    "two answers",
+)
+_SEQUENCES: dict[str, int] = {}
+
+
+def sequence(qubits: int) -> str:
+    """What a sequence looks like to a broker, which does not look far."""
+    atoms = [{"name": f"q{i}", "x": 6.0 * i, "y": 0.0} for i in range(qubits)]
+    text = json.dumps({"register": atoms, "operations": [], "variables": {}, "device": {"name": DEVICE}})
+    _SEQUENCES[text] = qubits
+    return text
+
+
+class WorkerHost:
+    def __init__(self, world: World, scenario: Scenario, network: Network, qpu: Qpu) -> None:
+        self._world, self._scenario, self._network, self._qpu = world, scenario, network, qpu
+        self._chance = world.chance("worker")
+        self._lives = 0
+        self._worker: _Process | None = None
+        self.calm = False
+
+    def start(self) -> None:
+        if self._worker is None:
+            self._lives += 1
+            self._world.log("worker", "starts", f"w{self._lives}")
+            self._worker = _Process(
+                f"w{self._lives}", self._world, self._scenario, self._network, self._qpu, self._mode
+            )
+
+    def crash(self) -> None:
+        """It loses its memory, and its run with it."""
+        if self._worker is not None:
+            self._world.log("worker", "crashes")
+            self._worker.end()
+            self._worker = None
+            self._world.after(self._chance.randint(SECOND, 60 * SECOND), self.start)
+
+    def heal(self) -> None:
+        """Somebody has repaired the device; a worker that hangs is started again."""
+        self.calm = True
+        if self._worker is not None and self._worker.ill:
+            self.crash()
+
+    def _mode(self) -> str:
+        if self.calm or self._chance.random() >= self._scenario.chaos.device:
+            return ""
+        return self._chance.choice(MODES)
+
+
+class _Process:
+    """One life of the worker. `ill` while it does not do what a healthy one does."""
+
+    def __init__(
+        self, instance: str, world: World, scenario: Scenario, network: Network, qpu: Qpu, mode: Callable[[], str]
+    ) -> None:
+        self._world, self._qpu, self._timing = world, qpu, scenario.settings.timing
+        self._heartbeat = scenario.settings.heartbeat
+        self._choose = mode
+        self._chance = world.chance(instance)
+        self._instance = instance
+        self._endpoint = Endpoint(network, "workers", instance, self._hear)
+        # A clock that nobody sets, and that begins somewhere.
+        self._birth = self._chance.randint(0, 10**12)
+        self._runner = Runner(
+            instance=instance,
+            device_json="{}",
+            device_name=DEVICE,
+            qubits=QUBITS,
+            timing=self._timing,
+            heartbeat=self._heartbeat,
+        )
+        self._mode = self._old_token = ""
+        self._frozen: list[bytes] | None = None
+        self._lies: dict[str, wire.RunFinished] = {}
+        self._due = 0
+        self._dead = False
+        self._do(self._runner.start(self._now))
+        self._sleep()
+
+    @property
+    def _now(self) -> Micros:
+        return self._world.now + self._birth
+
+    @property
+    def ill(self) -> bool:
+        return self._mode in {"hang", "freeze"}
+
+    def end(self) -> None:
+        self._dead = True
+        self._endpoint.close()
+        self._qpu.end()
+
+    # --- its loop ---
+
+    def _hear(self, frame: bytes) -> None:
+        if self._dead:
+            return
+        if self._frozen is not None:
+            self._frozen.append(frame)
+            return
+        body = wire.unpack(frame, wire.ToWorker)
+        self._world.log(self._instance, "hears", body)
+        if self._mode == "hang" and not (isinstance(body, wire.StartRun) and body.token != self._runner.token):
+            return
+        self._do(self._runner.hear(body, self._now))
+        self._sleep()
+
+    def _wake(self, number: int) -> None:
+        if self._dead or number != self._due or self._frozen is not None:
+            return
+        if self._mode == "hang":
+            self._send(wire.WorkerBeat(instance=self._instance, token=self._runner.token))
+        else:
+            self._do(self._runner.tick(self._now))
+        self._sleep()
+
+    def _sleep(self) -> None:
+        self._due += 1
+        if self._mode == "hang":
+            self._world.after(self._heartbeat, self._wake, self._due)
+            return
+        self._world.after(max(0, self._runner.next_wakeup(self._now) - self._now), self._wake, self._due)
+
+    def _do(self, actions: Sequence[runner.Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(body=body):
+                    self._send(body)
+                case Begin(run=run):
+                    self._begin(run)
+                case Abandon():
+                    self._qpu.end()
+                case _:
+                    pass
+
+    # --- the device ---
+
+    def _begin(self, run: wire.StartRun) -> None:
+        self._qpu.end()
+        self._mode = self._choose()
+        self._qpu.begin(run.token)
+        if self._mode:
+            self._world.log(self._instance, "device:", self._mode)
+        setup = self._chance.randint(0, max(1, self._timing.overhead))
+        if self._mode == "slow":
+            setup += self._chance.randint(SECOND, 60 * SECOND)
+        elif self._mode == "hang":
+            self._dishonest()
+            return
+        elif self._mode == "freeze":
+            self._dishonest()
+            self._frozen = []
+            self._world.after(self._chance.randint(SECOND, 12 * self._heartbeat), self._thaw, run)
+            return
+        self._world.after(setup, self._computed, run)
+
+    def _dishonest(self) -> None:
+        if self._qpu.at_work is not None:
+            self._qpu.at_work.honest = False
+
+    def _thaw(self, run: wire.StartRun) -> None:
+        """SIGCONT: it finds its messages, and that much time has passed."""
+        frames, self._frozen, self._mode = self._frozen or [], None, ""
+        if self._dead:
+            return
+        for frame in frames:
+            self._hear(frame)
+        self._computed(run)
+
+    def _computed(self, run: wire.StartRun) -> None:
+        if self._dead:
+            return
+        outcome: list[str] | Failure
+        if self._mode == "task fault":
+            outcome = Failure("the sequence is nonsense", "task")
+        elif self._mode == "device fault":
+            outcome = Failure("the laser is off", "device")
+        else:
+            qubits = _SEQUENCES[run.sequence]
+            size = 2**qubits
+            names = [f"{i:0{qubits}b}" for i in range(size)]
+            outcome = [names[(run.first_shot + i) % size] for i in range(run.shots)]
+        self._do(self._runner.computed(run.token, outcome, self._now))
+        self._sleep()
+
+    # --- what it says ---
+
+    def _send(self, body: wire.Message) -> None:
+        if isinstance(body, wire.RunFinished):
+            if self._qpu.at_work is not None and self._qpu.at_work.token == body.token:
+                self._qpu.end()
+            self._finished(body)
+            return
+        self._world.log(self._instance, "says", body)
+        self._endpoint.send(wire.pack(body))
+
+    def _finished(self, body: wire.RunFinished) -> None:
+        if self._mode == "garbage":
+            self._world.log(self._instance, "says garbage")
+            self._endpoint.send(self._chance.choice((b"", b"\xc1garbage", wire.pack(body)[:-3], b"\x93\x01\x02\x03")))
+            return
+        if body.token not in self._lies:
+            self._lies[body.token] = self._lie(body)
+            if self._lies[body.token] != body or self._mode == "two answers":
+                self._qpu.lies.add(body.token)
+        said = [self._lies[body.token]]
+        if self._mode == "stale token" and self._old_token:
+            self._qpu.lies.add(self._old_token)
+            said.insert(0, msgspec.structs.replace(said[0], token=self._old_token))
+        if self._mode == "two answers":
+            said.append(msgspec.structs.replace(said[0], shots=0, counts={}))
+        if self._mode != "stale token":
+            self._old_token = body.token
+        for one in said:
+            self._qpu.said(one)
+            self._world.log(self._instance, "says", one)
+            self._endpoint.send(wire.pack(one))
+
+    def _lie(self, body: wire.RunFinished) -> wire.RunFinished:
+        some, asked = next(iter(body.counts), "01"), self._qpu.orders[body.token].run.shots
+        lies: dict[str, dict[str, Any]] = {
+            "too many shots": {"shots": asked + 5, "counts": {some: asked + 5}},
+            "wrong sum": {"shots": body.shots + 1},
+            "wrong bits": {"counts": {f"{bits}1": n for bits, n in body.counts.items()}},
+            "fewer shots": {"shots": 1, "counts": {some: 1}} if body.shots > 1 else {},
+            "wrong counts": {"counts": {some: body.shots}} if body.shots else {},
+            "wrong time": {"time": self._chance.choice((0, 10**15))},
+        }
+        return msgspec.structs.replace(body, **lies.get(self._mode, {}))

@@ -1,0 +1,219 @@
+"""The simulation can fail: a broker that breaks one of its promises is caught within a few seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from simulation_site import simulate
+
+from warden import dispatch, policy
+from warden.core import Core
+from warden.dispatch import Dispatcher
+from warden.events import Keep, Tell
+from warden.health import Health
+from warden.ledger import Ledger
+from warden.model import Session, Task, TaskStatus
+from warden.planner import Planner
+from warden.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+pytestmark = pytest.mark.long
+
+# Most are caught within three; runs that are not stopped show only where nothing else goes wrong.
+SEEDS = 200
+
+
+def nothing(*_: object, **__: object) -> None:
+    return None
+
+
+def never(*_: object, **__: object) -> bool:
+    return False
+
+
+def always(*_: object, **__: object) -> bool:
+    return True
+
+
+def ignores_windows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Planner, "block", nothing)
+    patch.setattr(Planner, "next", nothing)
+
+
+def forgets_operators_windows(patch: pytest.MonkeyPatch) -> None:
+    look = Planner._look
+    patch.setattr(Planner, "_look", lambda planner, now: (_drop(planner), look(planner, now))[1])
+
+
+def _drop(planner: Any) -> None:
+    planner._calendar = msgspec.structs.replace(planner._calendar, single=())
+
+
+def does_not_stop_runs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "_stop", nothing)
+
+
+def accepts_stale_tokens(patch: pytest.MonkeyPatch) -> None:
+    finished = Dispatcher._finished
+
+    def lenient(self: Dispatcher, peer: bytes, body: Any, now: int) -> None:
+        if self._active is not None:
+            body = msgspec.structs.replace(body, token=self._active.run.token)
+        finished(self, peer, body, now)
+
+    patch.setattr(Dispatcher, "_finished", lenient)
+
+
+def believes_every_result(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(dispatch, "_failure", lambda *_: "")
+
+
+def counts_twice(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(dispatch, "_merged", lambda counts, more: {b: counts.get(b, 0) + 2 * n for b, n in more.items()})
+
+
+def begins_again_at_the_first_shot(patch: pytest.MonkeyPatch) -> None:
+    add = Ledger.add
+
+    def forgetful(self: Ledger, effect: Any) -> None:
+        if isinstance(effect, Tell) and type(effect.body).__name__ == "StartRun":
+            effect = Tell(effect.peer, msgspec.structs.replace(effect.body, first_shot=0))
+        add(self, effect)
+
+    patch.setattr(Ledger, "add", forgetful)
+
+
+def starts_a_second_run(patch: pytest.MonkeyPatch) -> None:
+    start = Dispatcher.start
+
+    def eager(self: Dispatcher, now: int) -> None:
+        self._active = None
+        start(self, now)
+
+    patch.setattr(Dispatcher, "start", eager)
+
+
+def forgets_new_tasks(patch: pytest.MonkeyPatch) -> None:
+    add = Ledger.add
+
+    def forgetful(self: Ledger, effect: Any) -> None:
+        if not (isinstance(effect, Keep) and effect.sequence is not None):
+            add(self, effect)
+
+    patch.setattr(Ledger, "add", forgetful)
+
+
+def loses_what_is_kept(patch: pytest.MonkeyPatch) -> None:
+    keep = Store._keep_task
+
+    def careless(self: Store, task: Task, sequence: str | None) -> None:
+        if task.status is not TaskStatus.FAILED and task.status is not TaskStatus.CANCELLED:
+            keep(self, task, sequence)
+
+    patch.setattr(Store, "_keep_task", careless)
+
+
+def answers_before_it_commits(patch: pytest.MonkeyPatch) -> None:
+    def commit(self: Store) -> None:
+        self._run("ROLLBACK")
+
+    patch.setattr(Store, "commit", commit)
+
+
+def ignores_classes(patch: pytest.MonkeyPatch) -> None:
+    choose = policy.next_task
+
+    def equal(candidates: Iterable[policy.Candidate], *, fair: bool) -> Task | None:
+        return choose((msgspec.structs.replace(one, rank=0) for one in candidates), fair=fair)
+
+    patch.setattr(policy, "next_task", equal)
+
+
+def ignores_shares(patch: pytest.MonkeyPatch) -> None:
+    choose = policy.next_task
+
+    def equal(candidates: Iterable[policy.Candidate], *, fair: bool) -> Task | None:
+        return choose((msgspec.structs.replace(one, used=0) for one in candidates), fair=fair)
+
+    patch.setattr(policy, "next_task", equal)
+
+
+def lets_people_starve(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "owed", never)
+
+
+def gives_all_turns_to_those_who_waited(patch: pytest.MonkeyPatch) -> None:
+    choose = Ledger.next_task
+    patch.setattr(Ledger, "next_task", lambda self, now, **_: choose(self, now, may_owe=True))
+
+
+def keeps_sessions_for_ever(patch: pytest.MonkeyPatch) -> None:
+    prolong: Callable[..., Session] = Ledger._prolong
+    patch.setattr(Ledger, "_prolong", lambda self, s, until, now, **more: prolong(self, s, until + 10**12, now, **more))
+
+
+def does_not_hear_that_the_clock_was_set(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "shift", nothing)
+
+
+def leaves_the_tasks_of_ended_sessions(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "tasks_of", lambda *_: [])
+
+
+def shows_everything_to_everybody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Core, "_owns", always)
+
+
+def answers_nobody_in_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "answer_overdue", nothing)
+
+
+def trusts_a_broken_device(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Health, "offline", never)
+
+
+def never_gives_up_places(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Core, "_check_place", nothing)
+
+
+MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
+    ignores_windows: "2",
+    forgets_operators_windows: "2",
+    does_not_stop_runs: "29",
+    accepts_stale_tokens: "4",
+    believes_every_result: "4",
+    counts_twice: "4",
+    begins_again_at_the_first_shot: "4",
+    starts_a_second_run: "134",
+    forgets_new_tasks: "36",
+    loses_what_is_kept: "3",
+    answers_before_it_commits: "34",
+    ignores_classes: "7",
+    ignores_shares: "7",
+    lets_people_starve: "7",
+    gives_all_turns_to_those_who_waited: "7",
+    keeps_sessions_for_ever: "5",
+    does_not_hear_that_the_clock_was_set: "58",
+    leaves_the_tasks_of_ended_sessions: "5",
+    shows_everything_to_everybody: "8",
+    answers_nobody_in_time: "8",
+    trusts_a_broken_device: "9",
+    never_gives_up_places: "5",
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+def test_a_broken_broker_is_caught(mutation: Callable[[pytest.MonkeyPatch], None]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        mutation(patch)
+        for seed in range(1, SEEDS):
+            result = simulate(seed)
+            if result.violation:
+                assert result.violation[0] in MUTATIONS[mutation], result.violation
+                return
+    pytest.fail(f"nobody noticed in {SEEDS} seeds")
