@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from labcluster.enter import CELL_ENVIRONMENT
+from labcluster.errors import StepError
 from labcluster.layout import MASTER
 
 if TYPE_CHECKING:
@@ -102,13 +103,27 @@ def start_cell(cluster: Hosts) -> None:
 
 
 def start_execd(cluster: Hosts, node: str) -> None:
-    cluster.run(node, [_EXECD], log="execd")
-    cluster.wait_until(
-        f"the execution daemon on {node}",
-        lambda: cluster.is_process(node, _execd_pid(node)),
-        limit=30,
-        log=cluster.log(node, "execd"),
-    )
+    """Start the execution daemon, again if it does not come up.
+
+    SGE 8.1.9's execd asks its load sensor for a first report before it writes its pid, and turns in circles for ever if
+    the sensor's output ends just then.
+    """
+    for again in (True, False):
+        cluster.run(node, [_EXECD], log="execd")
+        try:
+            cluster.wait_until(
+                f"the execution daemon on {node}",
+                lambda: cluster.is_process(node, _execd_pid(node)),
+                limit=15,
+                log=cluster.log(node, "execd"),
+            )
+        except StepError:
+            if not again:
+                raise
+            # The only one in this host's own process namespace.
+            cluster.run(node, ["pkill", "-KILL", "-x", "sge_execd"], check=False)
+        else:
+            return
 
 
 def stop_execd(cluster: Hosts, node: str, number: signal.Signals = signal.SIGTERM) -> None:
