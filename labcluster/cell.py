@@ -105,8 +105,8 @@ def start_cell(cluster: Hosts) -> None:
 def start_execd(cluster: Hosts, node: str) -> None:
     """Start the execution daemon, again if it does not come up.
 
-    SGE 8.1.9's execd asks its load sensor for a first report before it writes its pid, and turns in circles for ever if
-    the sensor's output ends just then.
+    SGE 8.1.9's execd sometimes turns in circles over its load sensor instead: in the one that was traced the sensor was
+    gone, and execd polled its pipe for ever.
     """
     for again in (True, False):
         cluster.run(node, [_EXECD], log="execd")

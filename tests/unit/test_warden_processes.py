@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from warden.model import NotFoundError, State, TaskCancelledError, TaskStatus, U
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterator
 
 # Slow enough that a run is on while something is killed: 4 qubits take no time, 20 shots at 10/s take 2 s.
 SLOW = {"shot_rate": 10.0, "overhead": 0.1}
@@ -186,18 +188,25 @@ def test_a_second_broker_on_the_same_store_is_refused_and_harms_nothing(site: Si
         assert client.availability().name == "fresnel"
 
 
-def test_a_full_disk_is_unavailable_and_passes(site: Site) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a disk that is full")
-    tiny = site.room / "tiny"
-    tiny.mkdir()
-    if os.system(f"mount -t tmpfs -o size=2m tmpfs {tiny} 2>/dev/null"):
-        pytest.skip("this root cannot mount")
+@contextlib.contextmanager
+def store_on_a_disk_of_its_own(site: Site, size: str) -> Iterator[Path]:
+    """A small disk that can be filled and be made read-only; only root can mount one."""
+    disk = site.room / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size={size} tmpfs {disk} 2>/dev/null"):
+        pytest.skip("nobody but root can mount a disk, and not every root")
     try:
-        shutil.move(site.room / "state" / "warden.db", tiny)
-        site.configure(broker={"state": str(tiny)})
+        shutil.move(site.room / "state" / "warden.db", disk)
+        site.configure(broker={"state": str(disk)})
+        yield disk
+    finally:
+        os.system(f"umount --lazy {disk}")
+
+
+def test_a_full_disk_is_unavailable_and_passes(site: Site) -> None:
+    with store_on_a_disk_of_its_own(site, "2m") as disk:
         site.start_broker()
-        filler = tiny / "filler"
+        filler = disk / "filler"
         with site.resource() as resource, site.client() as client:
             first = resource.task_start(AFM, 10)
             fill(filler)
@@ -210,38 +219,23 @@ def test_a_full_disk_is_unavailable_and_passes(site: Site) -> None:
             second = resource.task_start(AFM, 20)
             site.start_worker()
             assert [sum(resource.wait(task, 30).values()) for task in (first, second)] == [10, 20]
-    finally:
-        os.system(f"umount --lazy {tiny}")
 
 
-def test_a_read_only_disk_is_named_by_the_broker_and_so_is_one_that_becomes_it(site: Site) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a disk that is read-only")
-    disk = site.room / "disk"
-    disk.mkdir()
-    if os.system(f"mount -t tmpfs -o size=8m tmpfs {disk} 2>/dev/null"):
-        pytest.skip("this root cannot mount")
-    try:
-        shutil.move(site.room / "state" / "warden.db", disk)
-        site.configure(broker={"state": str(disk)})
+def test_a_broker_refuses_a_read_only_disk_by_name_and_goes_on_when_it_is_not(site: Site) -> None:
+    with store_on_a_disk_of_its_own(site, "8m") as disk:
+        site.start_broker()
+        with site.resource() as resource:
+            task = resource.task_start(AFM, 10)
+        site.kill(site.broker)
         os.system(f"mount -o remount,ro {disk}")
         refused = site.warden("serve")
         assert refused.returncode == 1
         assert f"cannot use the store {disk}/warden.db: " in one_error(refused)
         os.system(f"mount -o remount,rw {disk}")
         site.start_broker()
-        with site.resource() as resource:
-            task = resource.task_start(AFM, 10)
-        site.kill(site.broker)
-        os.system(f"mount -o remount,ro {disk}")
-        assert site.warden("serve").returncode == 1
-        os.system(f"mount -o remount,rw {disk}")
-        site.start_broker()
         site.start_worker()
         with site.resource() as resource:
             assert sum(resource.wait(task, 30).values()) == 10
-    finally:
-        os.system(f"umount --lazy {disk}")
 
 
 def test_a_corrupt_store_is_named_by_the_broker_and_left_alone(site: Site) -> None:
