@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     results = _TREE / ".tox" / "results"
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    command = [str(tox), "run", "--result-json", str(results / "tox.json"), *_tox_arguments(arguments)]
+    command = [str(tox), *_tox_arguments(arguments, results / "tox.json")]
     tests = subprocess.Popen(command, cwd=_TREE, stdin=subprocess.DEVNULL, env=_environment())
     try:
         status = tests.wait()
@@ -53,11 +53,15 @@ def _install_tox() -> Path:
     return tox
 
 
-def _tox_arguments(arguments: Sequence[str]) -> list[str]:
-    """Names of environments made into the option that tox wants; everything from the first option on as it is."""
+def _tox_arguments(arguments: Sequence[str], results: Path) -> list[str]:
+    """Names of environments made into the option that tox wants; everything from the first option on as it is.
+
+    One is shown while it runs. Of several, two run side by side, and each is shown when it is done.
+    """
     first = next((n for n, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
     names, options = arguments[:first], arguments[first:]
-    return [*(["-e", ",".join(names)] if names else []), *options]
+    way = ["run"] if len(names) == 1 else ["run-parallel", "--parallel", "2"]
+    return [*way, "--result-json", str(results), *(["-e", ",".join(names)] if names else []), *options]
 
 
 def _environment() -> dict[str, str]:

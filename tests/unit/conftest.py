@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import warden_machine
 from warden_site import Site
 
 if TYPE_CHECKING:
@@ -30,3 +31,10 @@ def site() -> Iterator[Site]:
     """Keys, a munged and a configuration of one's own; nothing is started yet."""
     with Site() as site:
         yield site
+
+
+@pytest.fixture(autouse=True)
+def _disks_are_closed() -> Iterator[None]:
+    yield
+    while warden_machine.DISKS:
+        warden_machine.DISKS.pop().close()

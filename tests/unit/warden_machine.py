@@ -57,6 +57,9 @@ SETTINGS = Settings(
     operators=frozenset({OPERATOR}),
 )
 
+# Those of the test that is on; it closes them all (conftest.py).
+DISKS: list[Store] = []
+
 
 def sequence(qubits: int = 2, device: str = DEVICE) -> str:
     """What a sequence looks like to a broker, which does not look far."""
@@ -72,6 +75,7 @@ class Machine:
         self.calendar = calendar
         self.now = now
         self.disk = Store(":memory:")
+        DISKS.append(self.disk)
         self.answers: dict[int, Any] = {}
         self.told: dict[bytes, list[wire.Message]] = {}
         self.qpus: list[Qpu] = []
