@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 
 from warden.config import Duration, load_section
-from warden.model import SECOND
+from warden.model import SECOND, learn
 
 # Names go into qconf's arguments and lists; paths into command lines that Grid Engine splits at blanks and commas.
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z", max_length=255)]
 _PATH_BREAKERS = frozenset(" \t\r\n,\\$'\"")
 
 
@@ -36,6 +36,9 @@ class GridEngineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             raise ValueError("hook_limit: must be more than 0 and at most one hour")
         if self.prolog_wait >= self.hook_limit:
             raise ValueError("prolog_wait: must be shorter than hook_limit")
+
+
+learn(GridEngineSection)
 
 
 def load(path: Path) -> GridEngineSection:

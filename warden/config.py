@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from warden.calibration import Calendar, Rule, ShotRule
-from warden.model import SECOND, ConfigurationError, Micros, State
+from warden.model import SECOND, ConfigurationError, Micros, State, learn
 from warden.qpu.timing import Timing
 
 DEFAULT_PATH = Path("/etc/warden/warden.toml")
@@ -245,6 +245,9 @@ class Config(_Section, frozen=True, kw_only=True):
             raise ValueError("two classes have the same name")
         if sum(section.after_shots is not None for section in self.calibration) > 1:
             raise ValueError("two calibrations say after_shots: any calibration begins the count anew, so say it once")
+
+
+learn(Config)
 
 
 def default_path() -> Path:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from types import UnionType
 
 Micros = int
 
@@ -22,6 +25,16 @@ HORIZON: Micros = 7 * 24 * 3600 * SECOND
 def clock(time: Micros) -> str:
     """UTC, to the second, as logs and people write it."""
     return dt.datetime.fromtimestamp(time // SECOND, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def learn(*kinds: type | UnionType) -> None:
+    """Have msgspec prepare itself to read these structures, as a module that declares them does when it is imported.
+
+    Else it does so when it first reads one, and a process in which two threads do that at the same time may crash: what
+    is half prepared counts as prepared (msgspec 0.22).
+    """
+    for kind in kinds:
+        msgspec.json.Decoder(kind)
 
 
 class State(enum.StrEnum):
@@ -197,6 +210,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         """The task as its user sees it: counts once they are complete, nothing of the broker's own."""
         counts = self.counts if self.status is TaskStatus.COMPLETED else {}
         return msgspec.structs.replace(self, counts=counts, key="", run=None)
+
+
+learn(Plan, PastWindow, Availability, Session, Task)
 
 
 class WardenError(Exception):

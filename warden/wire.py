@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgpack
 import msgspec
 
-from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, WardenError
+from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, WardenError, learn
 
 VERSION = 2
 
@@ -319,6 +319,9 @@ class _Answer(msgspec.Struct):
     id: int
     ok: Any = msgspec.UNSET
     error: _Refusal | msgspec.UnsetType = msgspec.UNSET
+
+
+learn(_Answer)
 
 
 def unpack_answer(frame: bytes) -> tuple[int, Any]:

@@ -267,6 +267,7 @@ def test_the_section_has_defaults_and_limits(tmp_path: Path) -> None:
         'bin = "/a b"': "without blanks",
         'bin = "a"': "absolute path",
         'queues = ["-dq"]': "gridengine.queues",
+        'queues = ["all.q\\n"]': "gridengine.queues",
         'sensor_hosts = ["../x"]': "gridengine.sensor_hosts",
         "hook_limit = 0": "hook_limit",
         "prolog_wait = 60": "shorter than hook_limit",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -108,6 +110,41 @@ def test_keys_that_are_missing_or_broken_are_named(away: config.Config) -> None:
     key.unlink()
     with pytest.raises(ConfigurationError, match=f"cannot read the key {key}: .*`warden keys`"):
         Client(config=away)
+
+
+# As a program does that gives each of its threads a client; they are made to take turns as often as they can.
+THREADS = """
+import sys, threading
+from pathlib import Path
+from gridengine import configuration
+from warden import config, wire
+from warden.model import Availability, Plan, PastWindow, Session, Task, UnavailableError
+
+def read():
+    together.wait()
+    config.load(path)
+    configuration.load(path)
+    wire.unpack_answer(wire.pack_answer(1, 1))
+    for kind in Availability, Plan, list[PastWindow], Session, list[Task]:
+        try:
+            wire.convert([{}], kind)
+        except UnavailableError:
+            pass
+
+path = Path(sys.argv[1])
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(8)
+for thread in [threading.Thread(target=read) for _ in range(8)]:
+    thread.start()
+"""
+
+
+@pytest.mark.usefixtures("away")
+def test_threads_that_read_their_first_messages_at_once_do_not_crash(tmp_path: Path) -> None:
+    for _ in range(6):
+        command = [sys.executable, "-c", THREADS, str(tmp_path / "warden.toml")]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=45, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_keys_are_made_once_and_only_their_secret_halves_are_secret(tmp_path: Path) -> None:

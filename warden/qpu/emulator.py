@@ -53,7 +53,7 @@ def _distribution(sequence: pulser.Sequence) -> tuple[list[str], np.ndarray]:
     one = state.infer_one_state()
     probabilities = state.probabilities(cutoff=0.0)
     bitstrings = sorted(probabilities)
-    cumulated = np.cumsum([probabilities[bits] for bits in bitstrings])
+    cumulated: np.ndarray = np.cumsum([probabilities[bits] for bits in bitstrings])
     states = ["".join("1" if level == one else "0" for level in bits) for bits in bitstrings]
     # Rounding must not leave a draw above the last step.
     return states, cumulated[:-1] / cumulated[-1]
