@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import zmq
 
-from warden import engine, signals, trust, wire
+from warden import engine, journal, signals, trust, wire
 from warden.clock import Clock
 from warden.engine import Door, Engine, Outgoing
-from warden.events import Started, Stepped, Tick
+from warden.events import REFUSED, Started, Stepped, Tick
 from warden.holder import Holder
 from warden.model import SECOND, ConfigurationError, WardenError
 from warden.settings import settings
@@ -174,7 +174,11 @@ class Broker:
 
     def _hello(self, frame: zmq.Frame, hello: wire.Hello) -> dict[str, Any]:
         key = _key(frame)
-        uid = trust.verify(hello.credential, key.encode(), self._public, self._config.access.munge_socket)
+        try:
+            uid = trust.verify(hello.credential, key.encode(), self._public, self._config.access.munge_socket)
+        except WardenError as error:
+            journal.write(journal.AUDIT, REFUSED, {"address": _address(frame), "what": "hello", "why": error.text})
+            raise
         self._users[key] = uid
         if len(self._users) > _KNOWN:
             self._users.popitem(last=False)
@@ -215,13 +219,14 @@ class Broker:
         """Answer libzmq's question (ZAP, RFC 27) whether a connection may be made; its key becomes its User-Id."""
         while True:
             try:
-                version, request, domain, _, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
+                version, request, domain, address, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
             key = zmq.utils.z85.encode(credentials[0]) if mechanism == b"CURVE" else b""
             welcome = bool(key) and (domain == b"clients" or key in self._workers_keys)
             if not welcome:
-                log.warning("refused a connection to %s with an unknown key", domain.decode())
+                facts = {"address": address.decode(), "what": f"connection to {domain.decode()}", "why": "unknown key"}
+                journal.write(journal.AUDIT, REFUSED, facts)
             status = (b"200", b"OK", key) if welcome else (b"400", b"unknown key", b"")
             self._zap.send_multipart([version, request, *status, b""])
 
@@ -230,6 +235,11 @@ class Broker:
         # A peer that is gone, or that does not read, loses its message: it asks again.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
             server.send_multipart([outgoing.peer, outgoing.frame], zmq.NOBLOCK)
+
+
+def _address(frame: zmq.Frame) -> str:
+    """Where a message comes from; of a peer on this host its uid, gid and pid, as the kernel says."""
+    return str(frame.get("Peer-Address"))
 
 
 def _key(frame: zmq.Frame) -> str:

@@ -29,11 +29,12 @@ def main() -> None:
 @console.config_option
 def serve(config: Path) -> None:
     """Run the broker in the foreground; SIGTERM ends it."""
+    from warden import journal  # noqa: PLC0415
     from warden.broker import Broker  # noqa: PLC0415
     from warden.config import load  # noqa: PLC0415
 
-    _log()
     settings = load(config)
+    journal.begin(as_json=settings.log.format == "json", audit=settings.log.audit)
     os.chdir("/")
     with Broker(settings) as broker:
         broker.serve()
@@ -43,11 +44,12 @@ def serve(config: Path) -> None:
 @console.config_option
 def worker(config: Path) -> None:
     """Run the worker beside the QPU in the foreground; SIGTERM ends it."""
+    from warden import journal  # noqa: PLC0415
     from warden.config import load  # noqa: PLC0415
     from warden.worker import Worker  # noqa: PLC0415
 
-    _log()
     settings = load(config)
+    journal.begin(as_json=settings.log.format == "json")
     os.chdir("/")
     with Worker(settings) as running:
         running.serve()
@@ -278,14 +280,3 @@ def _span(window: Window) -> str:
     from warden import report  # noqa: PLC0415
 
     return report.span(window)
-
-
-def _log() -> None:
-    import logging  # noqa: PLC0415
-    import time  # noqa: PLC0415
-
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -167,6 +167,13 @@ class AccessSection(_Section, frozen=True, kw_only=True):
     munge_socket: Path | None = None
 
 
+class LogSection(_Section, frozen=True, kw_only=True):
+    """How broker and worker write to stderr, and the file with the audit trail."""
+
+    format: Literal["text", "json"] = "text"
+    audit: Path | None = None
+
+
 class CalibrationSection(_Section, frozen=True, kw_only=True):
     """A window that comes back: by the clock (`every`) or when the QPU has taken `after_shots` shots."""
 
@@ -212,6 +219,7 @@ class Config(_Section, frozen=True, kw_only=True):
     )
     client: ClientSection = ClientSection()
     access: AccessSection = AccessSection()
+    log: LogSection = LogSection()
     calibration: tuple[CalibrationSection, ...] = ()
 
     @property

@@ -19,6 +19,7 @@ import msgspec
 from warden import authority, wire
 from warden.dispatch import Dispatcher
 from warden.events import (
+    REFUSED,
     Answer,
     Archive,
     Asked,
@@ -52,6 +53,7 @@ from warden.model import (
     UnavailableError,
     WardenError,
     Window,
+    brief,
     clock,
 )
 from warden.planner import Planner
@@ -140,6 +142,8 @@ class Core:
             authority.check(asked.body, asked.uid, self._settings.operators)
             self._answer(asked, now)
         except WardenError as error:
+            if isinstance(error, ForbiddenError):
+                self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(asked.body), why=error.text)
             self._ledger.add(Refuse(asked, error))
 
     def _answer(self, asked: Asked, now: Micros) -> None:  # noqa: C901, PLR0912 - the table of all requests
@@ -218,8 +222,15 @@ class Core:
         kind = self._settings.classes[self._ledger.rank(session)]
         session = replace(session, max_shots=kind.max_shots, max_qpu_time=kind.max_qpu_time)
         self._ledger.keep_session(session)
-        self._ledger.note(
-            "session acquired", session=session.id, job=session.job, uid=session.uid, host=session.host, kind=kind.name
+        self._ledger.audit(
+            "session acquired",
+            session=brief(session.id),
+            job=session.job,
+            uid=session.uid,
+            host=session.host,
+            queue=session.queue,
+            project=session.project,
+            kind=kind.name,
         )
         return session
 
@@ -238,9 +249,9 @@ class Core:
 
     def _release(self, uid: int | None, identifier: str, now: Micros) -> Session:
         session = self._ledger.session(identifier)
-        if session is None or not self._owns(uid, session.uid):
+        if session is None or not self._owns(uid, session.uid, f"release of the session of job {session.job}"):
             raise NotFoundError("there is no such session of yours")
-        return session if session.ended is not None else self._end_session(session, "released", now)
+        return session if session.ended is not None else self._end_session(session, "released", now, by=uid)
 
     def _renew(self, jobs: frozenset[str], now: Micros) -> int:
         renewed = [session for session in self._ledger.sessions.values() if session.job in jobs]
@@ -310,7 +321,11 @@ class Core:
 
     def _task_stop(self, uid: int | None, number: int, now: Micros) -> Task:
         task = self._visible(uid, number, now)
-        return task if task.status.final else self._cancel(task, "stopped by its user", now)
+        if task.status.final:
+            return task
+        if uid != task.uid:
+            self._ledger.audit("task stopped", by=uid, task=task.id, uid=task.uid)
+        return self._cancel(task, f"stopped by {'its user' if uid == task.uid else 'an operator'}", now)
 
     def _list_tasks(self, uid: int | None, body: wire.ListTasks) -> list[Task]:
         whose = self._whose(uid, everybody=body.everybody)
@@ -330,7 +345,7 @@ class Core:
                 raise ConflictError("this maintenance is of a rule of the configuration: it ends by itself")
             raise ConflictError("no maintenance is on: there is nothing to resume from")
         self._dispatcher.health.succeeded()
-        self._ledger.note("resumed", by=uid)
+        self._ledger.audit("resumed", by=uid)
         return self.availability(now)
 
     # --- sessions and tasks ---
@@ -348,10 +363,10 @@ class Core:
             self._prune_at = now + _PRUNE_EVERY
             self._ledger.add(Prune(now - self._settings.keep))
 
-    def _end_session(self, session: Session, reason: str, now: Micros) -> Session:
+    def _end_session(self, session: Session, reason: str, now: Micros, *, by: int | None = None) -> Session:
         for task in self._ledger.tasks_of(session):
             self._cancel(task, f"its session ended: {reason}", now)
-        return self._ledger.end_session(self._ledger.sessions[session.id], reason, now)
+        return self._ledger.end_session(self._ledger.sessions[session.id], reason, now, by=by)
 
     def _cancel(self, task: Task, reason: str, now: Micros) -> Task:
         self._dispatcher.cancel(task, now)
@@ -359,15 +374,18 @@ class Core:
 
     def _visible(self, uid: int | None, number: int, now: Micros) -> Task:
         task = self._ledger.task(number)
-        if task is None or not self._owns(uid, task.uid):
+        if task is None or not self._owns(uid, task.uid, f"task {number}"):
             raise NotFoundError("there is no such task of yours")
         session = self._ledger.sessions.get(task.session)
         if session is not None and session.uid == uid:
             self._ledger.use(session, now)
         return task
 
-    def _owns(self, uid: int | None, owner: int) -> bool:
-        return uid == owner or authority.is_operator(uid, self._settings.operators)
+    def _owns(self, uid: int | None, owner: int, what: str) -> bool:
+        if uid == owner or authority.is_operator(uid, self._settings.operators):
+            return True
+        self._ledger.audit(REFUSED, by=uid, what=what, why=f"it is user {owner}'s")
+        return False
 
     def _whose(self, uid: int | None, *, everybody: bool) -> int | None:
         if everybody and not authority.is_operator(uid, self._settings.operators):

@@ -15,7 +15,7 @@ from warden import policy, wire
 from warden.events import Garbled, Remembered, Reported, Settings, Tell
 from warden.health import Health
 from warden.ledger import told
-from warden.model import SECOND, LimitError, Micros, Run, Task, TaskStatus
+from warden.model import SECOND, LimitError, Micros, Run, Task, TaskStatus, brief, clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +125,7 @@ class Dispatcher:
             return
         self.worker = Worker(peer, hello.instance, hello.device, hello.device_name, hello.qubits, now)
         self._tell(peer, wire.Welcome(interval=self._settings.heartbeat))
-        self._ledger.note("worker connected", instance=hello.instance, device=hello.device_name)
+        self._ledger.note("worker connected", instance=brief(hello.instance), device=hello.device_name)
         active = self._active
         if active is not None and hello.token != active.run.token and hello.instance != active.run.instance:
             self._lose(active, "was lost with its worker", now)
@@ -178,7 +178,7 @@ class Dispatcher:
         self._tell(peer, wire.ForgetRun(token=finished.token))
         active = self._active
         if active is None or active.run.token != finished.token:
-            self._ledger.note("stale result dropped", token=finished.token)
+            self._ledger.note("stale result dropped", run=brief(finished.token))
             return
         if self.worker is not None and self.worker.instance == finished.instance:
             self.worker = replace(self.worker, seen=now)
@@ -225,7 +225,7 @@ class Dispatcher:
         self._active = None
         task = self._ledger.task(active.task)
         if task is not None:
-            self._ledger.note("run lost", task=task.id, token=active.run.token)
+            self._ledger.note("run lost", task=task.id, run=brief(active.run.token))
             self._repeat(replace(task, run=None), f"run {task.runs + 1} {what}", now)
 
     def _repeat(self, task: Task, what: str, now: Micros) -> None:
@@ -269,7 +269,7 @@ class Dispatcher:
     def pass_time(self, now: Micros) -> None:
         """Notice a silent worker and a run that never ends, and end the run when a window has opened."""
         if self.worker is not None and now >= self.worker.seen + self._silence:
-            self._ledger.note("worker lost", instance=self.worker.instance, seen=self.worker.seen)
+            self._ledger.note("worker lost", instance=brief(self.worker.instance), seen=clock(self.worker.seen))
             self.worker = None
         active = self._active
         if active is not None and self.worker is not None and now >= active.patience:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import wire
+from warden import journal, wire
 from warden.core import Core
 from warden.events import Answer, Asked, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
 from warden.model import UnavailableError, WardenError
@@ -139,13 +139,13 @@ class Engine:
                     run = msgspec.structs.replace(run, sequence=self._store.sequence(run.task))
                 except StoreError as error:
                     # The worker will show that it has no run, and the run will be repeated.
-                    log.error("run %s: the store cannot be read: %s", run.token, error)  # noqa: TRY400
+                    log.error("task %s: the store cannot be read: %s", run.task, error)  # noqa: TRY400
                     return []
                 return [Outgoing(Door.WORKERS, peer, wire.pack(run))]
             case Tell(peer=peer, body=body):
                 return [Outgoing(Door.WORKERS, peer, wire.pack(body))]
-            case Note(event=event, facts=facts):
-                log.info("%s %s", event, " ".join(f"{name}={value}" for name, value in facts.items()))
+            case Note(event=event, facts=facts, audit=audit):
+                journal.write(journal.AUDIT if audit else log, event, facts)
         return []
 
     def _remembered(self) -> Core:

@@ -175,11 +175,17 @@ class Tell(msgspec.Struct, frozen=True):
     body: wire.Message
 
 
+REFUSED = "refused"
+"""The event of whoever asked for what he may not have."""
+
+
 class Note(msgspec.Struct, frozen=True):
-    """Something that an operator may want to read later."""
+    """Something that an operator may want to read later; no token is among its facts."""
 
     event: str
     facts: dict[str, Any]
+    audit: bool = False
+    """Whether it belongs to the audit trail."""
 
 
 Effect = Keep | KeepAlmanac | Prune | Answer | Refuse | Tell | Note

@@ -12,7 +12,7 @@ import msgspec
 
 from warden import policy
 from warden.events import Answer, Archive, Asked, Effect, Keep, Note, Remembered, Settings, Usage
-from warden.model import Micros, Session, Task, TaskStatus, clock
+from warden.model import SECOND, Micros, Session, Task, TaskStatus, brief, clock
 from warden.queue import Queue
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Ledger:
     def note(self, event: str, **facts: Any) -> None:
         self.add(Note(event, facts))
 
+    def audit(self, event: str, **facts: Any) -> None:
+        """A session, a deed of an operator, or a refusal."""
+        self.add(Note(event, facts, audit=True))
+
     def take_effects(self) -> list[Effect]:
         taken, self._effects = self._effects, []
         self._ended_sessions, self._ended_tasks = {}, {}
@@ -97,11 +101,22 @@ class Ledger:
             self.keep_session(session)
         return session
 
-    def end_session(self, session: Session, reason: str, now: Micros) -> Session:
-        """Close it; its tasks have been cancelled before."""
+    def end_session(self, session: Session, reason: str, now: Micros, *, by: int | None = None) -> Session:
+        """Close it; its tasks have been cancelled before. `by`: whoever asked for it, if somebody did."""
         ended = replace(self.sessions.pop(session.id), ended=now, end_reason=reason)
         self.keep_session(ended)
-        self.note("session ended", session=ended.id, job=ended.job, uid=ended.uid, reason=reason)
+        self.audit(
+            "session ended",
+            session=brief(ended.id),
+            job=ended.job,
+            uid=ended.uid,
+            host=ended.host,
+            reason=reason,
+            by=by,
+            tasks=ended.tasks,
+            shots=ended.shots,
+            qpu_seconds=ended.qpu_time / SECOND,
+        )
         return ended
 
     def account(self, task: Task, now: Micros, *, shots: int = 0, qpu_time: Micros = 0, wait_time: Micros = 0) -> None:
@@ -165,7 +180,7 @@ class Ledger:
         session = replace(session, tasks=session.tasks + 1)
         self.keep_session(session)
         self.use(session, now)
-        self.note("task queued", task=task.id, session=session.id, uid=task.uid, shots=shots)
+        self.note("task queued", task=task.id, job=session.job, uid=task.uid, shots=shots, qubits=qubits)
         return task
 
     def keep_task(self, task: Task, sequence: str | None = None) -> None:
@@ -182,7 +197,7 @@ class Ledger:
         task = told(replace(task, status=status, finished=now, error=error), text, now)
         self.account(task, now, wait_time=max(0, (now if task.started is None else task.started) - task.submitted))
         self.keep_task(task)
-        self.note("task ended", task=task.id, status=status)
+        self.note("task ended", task=task.id, uid=task.uid, status=status, runs=task.runs, shots=task.shots_done)
         for asked in self._waiters.pop(task.id, {}).values():
             self.add(Answer(asked, task.public()))
         return task

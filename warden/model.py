@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import msgspec
-
-if TYPE_CHECKING:
-    from types import UnionType
 
 Micros = int
 
@@ -27,7 +24,7 @@ def clock(time: Micros) -> str:
     return dt.datetime.fromtimestamp(time // SECOND, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def learn(*kinds: type | UnionType) -> None:
+def learn(*kinds: type) -> None:
     """Have msgspec prepare itself to read these structures, as a module that declares them does when it is imported.
 
     Else it does so when it first reads one, and a process in which two threads do that at the same time may crash: what
@@ -35,6 +32,11 @@ def learn(*kinds: type | UnionType) -> None:
     """
     for kind in kinds:
         msgspec.json.Decoder(kind)
+
+
+def brief(token: str) -> str:
+    """What a log calls a session or a run: enough to tell it from others, too little to pass for it."""
+    return token[:8]
 
 
 class State(enum.StrEnum):

@@ -23,6 +23,7 @@ from warden.model import (
     Plan,
     State,
     Window,
+    clock,
 )
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class Planner:
         replaced = self._drains(now) if body.start is None and window.kind is State.MAINTENANCE else []
         self._close(replaced, now)
         self._keep(windows=(*self._almanac.windows, window), next_window=window.id + 1)
-        self._ledger.note(
-            "window added", by=by, id=window.id, start=start, end=end, kind=window.kind, reason=window.reason
+        self._ledger.audit(
+            "window added", by=by, window=window.id, **_times(window), kind=window.kind, reason=window.reason
         )
         return window
 
@@ -111,13 +112,13 @@ class Planner:
         if old.start <= now:
             raise ConflictError("this window is open already: take it back, or add another one")
         self._keep(windows=(*(w for w in self._almanac.windows if w != old), moved))
-        self._ledger.note("window moved", by=by, id=old.id, start=moved.start, end=moved.end)
+        self._ledger.audit("window moved", by=by, window=old.id, **_times(moved))
         return moved
 
     def cancel(self, number: int, by: int | None, now: Micros) -> Window:
         window = self._added(number)
         self._close([window], now)
-        self._ledger.note("window taken back", by=by, id=number)
+        self._ledger.audit("window taken back", by=by, window=number)
         return window
 
     def end_maintenance(self, now: Micros) -> bool:
@@ -227,9 +228,7 @@ class Planner:
 
     def _note(self, past: PastWindow) -> None:
         window = past.window
-        self._ledger.note(
-            f"window {past.outcome}", kind=window.kind, start=window.start, end=window.end, count=past.count
-        )
+        self._ledger.note(f"window {past.outcome}", kind=window.kind, **_times(window), count=past.count)
 
     def _look(self, now: Micros) -> _Known:
         """What the calendar says of now: asked at each event, and the same until a window opens or closes."""
@@ -239,6 +238,10 @@ class Planner:
             until = now + _SIGHT if change is None else min(change, now + _SIGHT)
             known = self._known = _Known(now, until, self._calendar.block(now), self._calendar.next(now))
         return known
+
+
+def _times(window: Window) -> dict[str, str]:
+    return {"start": clock(window.start), "end": "open" if window.end is None else clock(window.end)}
 
 
 def _account(rule: Rule, accounted: Micros, now: Micros) -> tuple[Micros, list[PastWindow]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from warden import wire
-from warden.model import Micros
+from warden.model import Micros, brief
 
 if TYPE_CHECKING:
     from warden.qpu.timing import Timing
@@ -185,7 +185,7 @@ class Runner:
         # A broker that starts another run has given up the one that we have.
         given_up = self._abandoned(self._work)
         self._work, self._result = _Work(run, now), None
-        return [*given_up, Note(f"run {run.token}: task {run.task}, {run.shots} shots"), Begin(run)]
+        return [*given_up, Note(f"run {brief(run.token)}: task {run.task}, {run.shots} shots"), Begin(run)]
 
     def _ready_at(self, work: _Work) -> Micros | None:
         if work.shots is None:
@@ -216,7 +216,7 @@ class Runner:
         )
         # What Pulser says of a sequence may quote it: that is for its owner.
         outcome = f"{len(done)} of {run.shots} shots done{' (failed)' if failure is not None else ''}"
-        return [*self._abandoned(work), Note(f"run {run.token}: {outcome}"), *self._offer()]
+        return [*self._abandoned(work), Note(f"run {brief(run.token)}: {outcome}"), *self._offer()]
 
     @staticmethod
     def _abandoned(work: _Work | None) -> list[Action]:

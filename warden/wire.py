@@ -270,6 +270,11 @@ ToWorker = Welcome | Unwelcome | BrokerBeat | StartRun | StopRun | ForgetRun
 M = TypeVar("M")
 
 
+def name_of(body: Message) -> str:
+    """What the message is called on the wire."""
+    return str(body.__struct_config__.tag)
+
+
 def pack(body: Message) -> bytes:
     return _packb({"v": VERSION, "body": msgspec.to_builtins(body)})
 

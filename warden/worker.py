@@ -141,7 +141,7 @@ class Worker:
                 task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
             )
         except OSError as error:
-            log.warning("run %s: %s", run.token, error)
+            log.warning("task %s: no run can be started: %s", run.task, error)
             self._carry_out(self._runner.computed(run.token, Failure(str(error), "device"), _now()))
 
     def _collect(self) -> None:

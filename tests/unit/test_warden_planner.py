@@ -36,6 +36,8 @@ class Books:
     def note(self, event: str, **facts: Any) -> None:
         """Nobody reads it here."""
 
+    audit = note
+
 
 class Desk:
     """A planner in the broker's hands; `restart` forgets all but the books."""

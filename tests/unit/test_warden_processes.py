@@ -287,7 +287,7 @@ def test_a_worker_with_an_unknown_key_is_not_taken(site: Site) -> None:
         file.unlink()
     site.warden("keys", check=True)
     worker = site.start_worker(wait=False)
-    wait_until(lambda: "refused a connection to workers" in site.log_of(site.broker), "the broker refuses it")
+    wait_until(lambda: 'what="connection to workers"' in site.log_of(site.broker), "the broker refuses it")
     assert site.state() is State.OFFLINE
     assert worker.poll() is None
 

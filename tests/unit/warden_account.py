@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from warden_site import Site
 
 _CONNECTED = re.compile(r" worker connected instance=(\S+)")
-_LOST = re.compile(r" run lost task=(\d+) token=(\S+)")
+_LOST = re.compile(r" run lost task=(\d+) run=(\S+)")
 _TRACEBACK = re.compile(r"^Traceback .*\n(?:  .*\n)*.*", re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line', re.MULTILINE)
 
