@@ -126,7 +126,7 @@ class Broker:
         moment = self._clock.turn()
         if moment.passed > _AWAY * self._settings.heartbeat:
             log.warning("was stopped for %.1f s", moment.passed / SECOND)
-            events = [Started(), *events]
+            events = [Started(away=moment.passed), *events]
         if moment.step:
             log.warning("somebody has set the clock by %+.3f s", moment.step / SECOND)
             events = [Stepped(moment.step), *events]

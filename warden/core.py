@@ -68,7 +68,7 @@ replace = msgspec.structs.replace
 
 # What is old is forgotten in small bites, so that nobody has to wait for it.
 _PRUNE_EVERY = 2 * SECOND
-# And not by a clock that somebody has just set: he may set it right again.
+# And not by a clock that somebody has just set: he may set it right again. No window is given up by it either.
 _SETTLED = 3600 * SECOND
 
 
@@ -101,16 +101,19 @@ class Core:
                 self._asked(event, now)
             case Reported() | Garbled():
                 self._dispatcher.handle(event, now)
-            case Started():
-                self._prune_at = now + _SETTLED
-                self._ledger.begin_anew(now)
+            case Started(away=away):
+                self._ledger.begin_anew(now, away)
                 self._dispatcher.begin_anew(now)
             case Stepped(by=by):
-                self._prune_at = now + _SETTLED
                 self._ledger.shift(by)
                 self._dispatcher.shift(by)
             case Tick():
                 pass
+        if isinstance(event, Started | Stepped):
+            self._prune_at = now + _SETTLED
+            self._planner.settle(now + _SETTLED)
+            # Both may have happened: nothing is over before both are known.
+            return self._ledger.take_effects()
         self._pass_time(now)
         self._dispatcher.start(now)
         return self._ledger.take_effects()
@@ -270,8 +273,8 @@ class Core:
             raise ForbiddenError(f"the session has ended: {session.end_reason}")
         self._check_limits(session.uid, body)
         self._check_budget(session, body)
-        device = self._dispatcher.worker.device_name if self._dispatcher.worker else None
-        qubits = inspect(body.sequence, device=device, qubits=self._qubits)
+        device = self._dispatcher.device
+        qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._qubits)
         if self._never_fits:
             raise BadRequestError("not one shot fits between two calibration windows of this QPU: ask its operator")
         task = self._ledger.open_task(
@@ -333,9 +336,9 @@ class Core:
         return [task.public() for task in found]
 
     def _target(self) -> str:
-        if self._dispatcher.worker is None:
-            raise UnavailableError("the QPU's worker is not there, so its device is not known: try again later")
-        return self._dispatcher.worker.device
+        if self._dispatcher.device is None:
+            raise UnavailableError("the QPU's worker was never there, so its device is not known: try again later")
+        return self._dispatcher.device.specs
 
     def _resume(self, uid: int | None, now: Micros) -> Availability:
         offline = self._dispatcher.health.offline(now)
@@ -416,5 +419,5 @@ class Core:
 
     @property
     def _qubits(self) -> int:
-        worker = self._dispatcher.worker
-        return self._settings.qubits if worker is None else min(self._settings.qubits, worker.qubits)
+        device = self._dispatcher.device
+        return self._settings.qubits if device is None else min(self._settings.qubits, device.qubits)

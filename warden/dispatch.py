@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from warden import policy, wire
-from warden.events import Garbled, Remembered, Reported, Settings, Tell
+from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
 from warden.health import Health
 from warden.ledger import told
 from warden.model import SECOND, LimitError, Micros, Run, Task, TaskStatus, brief, clock
@@ -39,10 +39,9 @@ class Worker(msgspec.Struct, frozen=True):
 
     peer: bytes
     instance: str
-    device: str
-    device_name: str
-    qubits: int
     seen: Micros
+    ahead: Micros
+    """By how much its own clock is ahead of ours, at the least: what it said of it was under way for a while."""
 
 
 class _Active(msgspec.Struct, frozen=True):
@@ -71,12 +70,15 @@ class Dispatcher:
         remembered: Remembered,
     ) -> None:
         self.worker: Worker | None = None
+        self.device = remembered.device
         self.health = Health(settings.failures, settings.retry)
         self._settings = settings
         self._ledger = ledger
         self._planner = planner
         self._new_id = new_id
         self._active: _Active | None = None
+        # Until then only the worker that we knew is taken: it may be at work, and needs some time to say so.
+        self._awaited: Micros | None = None
         # The task that the QPU was at last, and whether it had waited for too long.
         self._last: tuple[int, bool] = (0, False)
         for task in remembered.tasks:
@@ -107,6 +109,8 @@ class Dispatcher:
     # --- what the worker says ---
 
     def handle(self, event: Reported | Garbled, now: Micros) -> None:
+        if self._awaited is None:
+            self._awaited = now + self._silence
         match event:
             case Garbled(peer=peer, text=text):
                 self._garbled(peer, text, now)
@@ -120,14 +124,22 @@ class Dispatcher:
                 pass
 
     def _hello(self, peer: bytes, hello: wire.WorkerHello, now: Micros) -> None:
+        active = self._active
         if self.worker is not None and self.worker.instance != hello.instance:
-            self._tell(peer, wire.Unwelcome(text="this QPU has a worker already, and it is alive"))
+            self._turn_away(peer, hello.token, "this QPU has a worker already, and it is alive")
             return
-        self.worker = Worker(peer, hello.instance, hello.device, hello.device_name, hello.qubits, now)
+        known = active is None or hello.token == active.run.token or hello.instance == active.run.instance
+        if self.worker is None and not known and self._awaited is not None and now < self._awaited:
+            self._turn_away(peer, hello.token, "another worker may be at a run: its time to say so is not over yet")
+            return
+        self.worker = Worker(peer, hello.instance, now, hello.clock - now)
+        device = Device(name=hello.device_name, specs=hello.device, qubits=hello.qubits)
+        if device != self.device:
+            self.device = device
+            self._ledger.add(Keep(device))
         self._tell(peer, wire.Welcome(interval=self._settings.heartbeat))
         self._ledger.note("worker connected", instance=brief(hello.instance), device=hello.device_name)
-        active = self._active
-        if active is not None and hello.token != active.run.token and hello.instance != active.run.instance:
+        if active is not None and not known:
             self._lose(active, "was lost with its worker", now)
         elif active is not None:
             if active.returns < _RETURNS:
@@ -142,9 +154,9 @@ class Dispatcher:
     def _beat(self, peer: bytes, beat: wire.WorkerBeat, now: Micros) -> None:
         if self.worker is None or self.worker.instance != beat.instance:
             # It does not know that we forgot it: we were restarted, or it was silent for too long.
-            self._tell(peer, wire.Unwelcome(text="say hello again"))
+            self._turn_away(peer, beat.token, "say hello again")
             return
-        self.worker = replace(self.worker, peer=peer, seen=now)
+        self.worker = replace(self.worker, peer=peer, seen=now, ahead=beat.clock - now)
         self._tell(peer, wire.BrokerBeat())
         active = self._active
         if active is None:
@@ -156,6 +168,12 @@ class Dispatcher:
             self._active = replace(active, astray=None)
             if active.stopping:
                 self._tell(peer, wire.StopRun(token=active.run.token))
+
+    def _turn_away(self, peer: bytes, token: str, text: str) -> None:
+        """A worker that is not ours; a run that it is at all the same has been given to another one."""
+        self._tell(peer, wire.Unwelcome(text=text))
+        if token and (self._active is None or token != self._active.run.token):
+            self._tell(peer, wire.StopRun(token=token))
 
     def _miss(self, active: _Active, now: Micros) -> None:
         """The worker does not know of its run: the order was lost on its way, if this is no news of long ago."""
@@ -200,8 +218,10 @@ class Dispatcher:
         if failure:
             self._repeat(task, f"run {task.runs} failed: {failure}", now)
             return
-        if shots or refused:
+        if shots:
             self.health.succeeded()
+        elif not active.stopping:
+            self.health.failed(finished.error or "it ended at its limit without a shot", now, blamed=task.uid)
         if task.status.final:
             self._ledger.keep_task(told(task, f"run {task.runs} stopped", now))
             return
@@ -247,6 +267,8 @@ class Dispatcher:
         """The broker was away: its worker needs some time to show that it lives, and what it has."""
         if self.worker is not None:
             self.worker = replace(self.worker, seen=now)
+        else:
+            self._awaited = now + self._silence
         if self._active is not None:
             soon = now + self._silence + _GRACE
             # No later than for a run that begins now: the clock may have been set back meanwhile.
@@ -256,8 +278,10 @@ class Dispatcher:
     def shift(self, by: Micros) -> None:
         """The clock was set."""
         self.health.shift(by)
+        if self._awaited is not None:
+            self._awaited += by
         if self.worker is not None:
-            self.worker = replace(self.worker, seen=self.worker.seen + by)
+            self.worker = replace(self.worker, seen=self.worker.seen + by, ahead=self.worker.ahead - by)
         if self._active is not None:
             run = self._active.run
             deadline = None if run.deadline is None else run.deadline + by
@@ -319,13 +343,21 @@ class Dispatcher:
         started = now if task.started is None else task.started
         self._ledger.keep_task(replace(task, status=TaskStatus.RUNNING, run=run, started=started))
         order = wire.StartRun(
-            token=run.token, task=task.id, sequence="", first_shot=run.first_shot, shots=shots, limit=gap
+            token=run.token,
+            task=task.id,
+            sequence="",
+            first_shot=run.first_shot,
+            shots=shots,
+            issued=max(0, now + self.worker.ahead),
+            limit=gap,
         )
         self._tell(self.worker.peer, order)
         return True
 
     def _check(self, task: Task, now: Micros) -> None:
         """Whether the task may still have a run; its limits may have been reached while it waited."""
+        if self.device is not None and task.qubits > self.device.qubits:
+            raise LimitError(f"it has {task.qubits} atoms, and the QPU takes {self.device.qubits} by now")
         session = self._ledger.sessions.get(task.session)
         if (
             session is not None
@@ -381,15 +413,16 @@ def _merged(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
 
 def _failure(task: Task, active: _Active, finished: wire.RunFinished, now: Micros) -> str:
     """Why a run does not count and has to be repeated, or nothing. A worker's words are checked like a user's."""
-    run = active.run
+    run, counts = active.run, finished.counts
+    lies = {
+        f"returned {finished.shots} shots where {run.shots} were asked for": finished.shots > run.shots,
+        "returned counts that do not add up to its shots": sum(counts.values()) != finished.shots,
+        "returned results that never came up": not all(counts.values()),
+        "returned bitstrings of another length than the register": any(len(bits) != task.qubits for bits in counts),
+    }
+    early = not active.stopping and run.deadline is not None and now < run.deadline
     if finished.error:
         return finished.error
-    if finished.shots > run.shots:
-        return f"the QPU returned {finished.shots} shots where {run.shots} were asked for"
-    if sum(finished.counts.values()) != finished.shots:
-        return "the QPU returned counts that do not add up to its shots"
-    if any(len(bits) != task.qubits for bits in finished.counts):
-        return "the QPU returned bitstrings of another length than the register"
-    if not finished.shots and not active.stopping and run.deadline is not None and now < run.deadline:
-        return "it ended before its limit, without a shot"
-    return ""
+    if told_lies := [f"the QPU {lie}" for lie, is_told in lies.items() if is_told]:
+        return told_lies[0]
+    return "it ended before its limit, without a shot" if early and not finished.shots else ""

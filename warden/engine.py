@@ -62,6 +62,7 @@ class Engine:
         # Requests whose answer waits for something, by identity: a repeated one is another one.
         self._waiting: dict[int, Asked] = {}
         self._trouble = ""
+        self._troubled_since: Micros = 0
         self._core = self._remembered()
 
     @property
@@ -80,7 +81,8 @@ class Engine:
             StoreError: The store can be neither written nor read.
         """
         if self._trouble:
-            self._probe()
+            self._troubled_since += sum(event.by for event in events if isinstance(event, Stepped))
+            self._probe(now)
         events, self._owed = [*self._owed, *events], []
         effects: list[Effect] = []
         try:
@@ -92,6 +94,8 @@ class Engine:
             self._store.commit()
         except StoreError as error:
             log.error("the store cannot be written: %s", error)  # noqa: TRY400 - the disk is at fault, no code
+            if not self._trouble:
+                self._troubled_since = now
             self._trouble = f"its store cannot be written: {error}"
             # Nobody says these again, as clients and workers do.
             self._owed = [event for event in events if isinstance(event, Started | Stepped)]
@@ -109,11 +113,13 @@ class Engine:
                 self._waiting.pop(id(effect.to), None)
         return [outgoing for effect in effects for outgoing in self._carried_out(effect)]
 
-    def _probe(self) -> None:
+    def _probe(self, now: Micros) -> None:
         """Turns without anything to write succeed on a full disk, too: ask it, until it is well again."""
         try:
             self._store.probe()
             self._trouble = self._core.trouble = ""
+            # Renewals were refused meanwhile.
+            self._owed.insert(0, Started(away=max(0, now - self._troubled_since)))
         except StoreError:
             self._store.rollback()
 

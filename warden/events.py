@@ -84,7 +84,12 @@ class Garbled(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The broker has come up, or goes on after it was stopped: nobody could renew or open anything meanwhile."""
+    """The broker has come up, or goes on after it was stopped, or its disk failed: nobody could renew anything meanwhile.
+
+    `away`: for how long; None where nobody knows, because it is another process.
+    """
+
+    away: Micros | None = None
 
 
 class Stepped(msgspec.Struct, frozen=True):
@@ -109,10 +114,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     time: Micros
 
 
-class Keep(msgspec.Struct, frozen=True):
-    """Make durable: a session, a usage, or a task, with its sequence when it is new."""
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """The QPU as its last worker described it. `specs`: Pulser's abstract representation, a JSON string."""
 
-    what: Session | Task | Usage
+    name: str
+    specs: str
+    qubits: int
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """Make durable: a session, a usage, the device, or a task, with its sequence when it is new."""
+
+    what: Session | Task | Usage | Device
     sequence: str | None = None
 
 
@@ -208,10 +221,11 @@ class Archive(Protocol):
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """What a broker finds when it starts: open sessions, unfinished tasks and runs, the almanac, what users used."""
+    """What a broker finds when it starts: open sessions, unfinished tasks and runs, the almanac, usage, the device."""
 
     sessions: tuple[Session, ...] = ()
     tasks: tuple[Task, ...] = ()
     almanac: Almanac = Almanac()
     usage: tuple[Usage, ...] = ()
+    device: Device | None = None
     next_task: int = 1

@@ -1,4 +1,9 @@
-"""Whether the QPU can be trusted with the queue: after some failures in a row it is left alone for a while. Pure."""
+"""Whether the QPU can be trusted with the queue: after some failures in a row it is left alone for a while. Pure.
+
+A run without a shot is a failure, whosever fault it is said to be: a QPU that blames each task would else burn through
+the queue. But those that are said to be their tasks' count only together with those of another user, for nobody shall
+be able to take the QPU offline with bad tasks of his own.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +24,27 @@ class Health:
     def __init__(self, most: int, retry: Micros) -> None:
         self._most, self._retry = most, retry
         self._failures = 0
+        # Failures that were said to be the tasks', and whose tasks those were.
+        self._blamed, self._users = 0, set[int]()
         self.offline_until: Micros | None = None
         self.reason = ""
 
-    def failed(self, reason: str, now: Micros) -> None:
-        self._failures += 1
-        if self._failures >= self._most:
-            self.offline_until = now + self._retry * 2 ** min(self._failures - self._most, _DOUBLINGS)
-            self.reason = (
-                f"{self._failures} runs in a row failed, the last: {reason[:_TOLD]}; `warden resume` tries at once"
-            )
+    def failed(self, reason: str, now: Micros, *, blamed: int | None = None) -> None:
+        """A run brought nothing. `blamed`: the user of the task whose fault it is said to be."""
+        if blamed is None:
+            self._failures += 1
+        else:
+            self._blamed += 1
+            self._users.add(blamed)
+        failures = self._failures + (self._blamed if len(self._users) > 1 else 0)
+        if failures >= self._most:
+            self.offline_until = now + self._retry * 2 ** min(failures - self._most, _DOUBLINGS)
+            self.reason = f"{failures} runs in a row failed, the last: {reason[:_TOLD]}; `warden resume` tries at once"
 
     def succeeded(self) -> None:
         """It works, or an operator says that it will."""
-        self._failures, self.offline_until, self.reason = 0, None, ""
+        self._failures, self._blamed, self._users = 0, 0, set()
+        self.offline_until, self.reason = None, ""
 
     def shift(self, by: Micros) -> None:
         if self.offline_until is not None:

@@ -22,6 +22,8 @@ replace = msgspec.structs.replace
 
 # A task of many runs has many lines to tell; its record is written with each of them.
 _FIRST_LINES, _LAST_LINES = 20, 100
+# So many starts of the broker in a row give each lease another length although nobody has vouched for its job.
+_STARTS = 5
 # Requests that wait for one task; the oldest of more is answered before its time.
 _WAITERS = 100
 
@@ -84,8 +86,8 @@ class Ledger:
         """The scheduler's side still sees the job."""
         seen = max(now, session.seen)
         # Use alone may have prolonged it so far that there is nothing to prolong; that it was seen counts all the same.
-        always = always or seen - session.seen > self._settings.lease // 8
-        return self._prolong(replace(session, seen=seen), now + self._settings.lease, now, always=always)
+        always = always or session.starts > 0 or seen - session.seen > self._settings.lease // 8
+        return self._prolong(replace(session, seen=seen, starts=0), now + self._settings.lease, now, always=always)
 
     def use(self, session: Session, now: Micros) -> Session:
         """The job's user was here: that renews the lease for as long as somebody vouched for the job of late."""
@@ -230,15 +232,25 @@ class Ledger:
         ends = [session.expires for session in self.sessions.values()]
         return [*ends, *self._deadlines.values(), *(until for until, *_ in self._overdue[:1])]
 
-    def begin_anew(self, now: Micros) -> None:
-        """The broker was away, and nobody could renew anything: all leases begin anew."""
+    def begin_anew(self, now: Micros, away: Micros | None) -> None:
+        """The broker was away, and nobody could renew anything: leases last for so much longer.
+
+        Where nobody knows how long it was they begin anew; but not each time for a job of which nothing is seen.
+        """
         for session in list(self.sessions.values()):
-            # Not later either: the clock may have been set back meanwhile.
-            self.keep_session(replace(session, expires=now + self._settings.lease, seen=now))
+            # Not later than that: the clock may have been set back meanwhile.
+            latest = now + self._settings.lease
+            if away is not None:
+                kept = replace(session, expires=session.expires + away, seen=session.seen + away)
+            elif session.starts < _STARTS:
+                kept = replace(session, expires=latest, seen=now, starts=session.starts + 1)
+            else:
+                kept = replace(session, expires=min(session.expires, latest), seen=min(session.seen, now))
+            self.keep_session(kept)
         for task in [task for task in self.tasks.values() if task.since > now]:
-            self.tasks[task.id] = kept = replace(task, since=now)
-            self.queue.replace(kept)
-            self.add(Keep(kept))
+            self.tasks[task.id] = settled = replace(task, since=now)
+            self.queue.replace(settled)
+            self.add(Keep(settled))
         for key, usage in self._usage.items():
             if usage.time > now:
                 self._usage[key] = replace(usage, time=now)

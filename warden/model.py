@@ -151,6 +151,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     expires: Micros
     seen: Micros = 0
     """When the scheduler's side (prolog or load sensor) last vouched for the job: use alone renews only so long."""
+    starts: int = 0
+    """How often the broker has come up since then: only a few times it takes that for a reason to wait for a sign."""
     ended: Micros | None = None
     end_reason: str = ""
     tasks: int = 0

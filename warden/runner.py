@@ -68,7 +68,8 @@ class _Work(msgspec.Struct):
 
     @property
     def deadline(self) -> Micros | None:
-        return None if self.run.limit is None else self.started + self.run.limit
+        """Counted from when the order was made: it may have been under way, or we stopped, for longer than it has."""
+        return None if self.run.limit is None else self.run.issued + self.run.limit
 
 
 class Runner:
@@ -157,12 +158,13 @@ class Runner:
             return []
         self._next_beat = now + self._interval
         if self._welcome:
-            return [Send(wire.WorkerBeat(instance=self._instance, token=self.token)), *self._offer()]
+            return [Send(wire.WorkerBeat(instance=self._instance, clock=now, token=self.token)), *self._offer()]
         hello = wire.WorkerHello(
             instance=self._instance,
             device=self._device_json,
             device_name=self._device_name,
             qubits=self._qubits,
+            clock=now,
             token=self.token,
         )
         self._unheard += 1
@@ -184,8 +186,13 @@ class Runner:
     def _begin(self, run: wire.StartRun, now: Micros) -> list[Action]:
         # A broker that starts another run has given up the one that we have.
         given_up = self._abandoned(self._work)
-        self._work, self._result = _Work(run, now), None
-        return [*given_up, Note(f"run {brief(run.token)}: task {run.task}, {run.shots} shots"), Begin(run)]
+        work = _Work(run, now)
+        self._work, self._result = work, None
+        news: list[Action] = [*given_up, Note(f"run {brief(run.token)}: task {run.task}, {run.shots} shots")]
+        if work.deadline is not None and now >= work.deadline:
+            work.emulated = True
+            return [*news, *self._finish(work, now)]
+        return [*news, Begin(run)]
 
     def _ready_at(self, work: _Work) -> Micros | None:
         if work.shots is None:

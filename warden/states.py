@@ -69,6 +69,7 @@ TASK = Lives(
         Transition(_RUNNING, _FAILED, "its deadline passes during a run"),
         Transition(_QUEUED, _FAILED, "its deadline cannot be kept any more"),
         Transition(_QUEUED, _FAILED, "its session has used up its time at the QPU"),
+        Transition(_QUEUED, _FAILED, "another worker comes, whose device is too small for it"),
         Transition(_QUEUED, _CANCELLED, "its user stops it before its run"),
         Transition(_QUEUED, _CANCELLED, "its session ends before its run"),
         Transition(_RUNNING, _CANCELLED, "its user stops it during its run"),

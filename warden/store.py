@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from warden import schema
-from warden.events import Almanac, Keep, KeepAlmanac, Prune, Remembered, Usage
+from warden.events import Almanac, Device, Keep, KeepAlmanac, Prune, Remembered, Usage
 from warden.model import ConfigurationError, PastWindow, Session, Task
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Store:
                     self._keep_task(task, sequence)
                 case Keep(what=Usage() as usage):
                     self._run("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", usage.name, usage.uid, _encode(usage))
+                case Keep(what=Device() as device):
+                    self._run("INSERT OR REPLACE INTO state VALUES ('device', ?)", _encode(device))
                 case KeepAlmanac(almanac=almanac, past=past):
                     self._run("INSERT OR REPLACE INTO state VALUES ('almanac', ?)", _encode(almanac))
                     for one in past:
@@ -107,6 +109,7 @@ class Store:
             sessions=tuple(self._read(Session, "SELECT record FROM sessions WHERE open ORDER BY acquired, id")),
             tasks=tuple(self._read(Task, "SELECT record FROM tasks WHERE live ORDER BY id")),
             almanac=next(iter(self._read(Almanac, "SELECT record FROM state WHERE name = 'almanac'")), Almanac()),
+            device=next(iter(self._read(Device, "SELECT record FROM state WHERE name = 'device'")), None),
             usage=tuple(self._read(Usage, "SELECT record FROM usage ORDER BY name, uid")),
             next_task=1 if highest is None else highest + 1,
         )

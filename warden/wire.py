@@ -198,11 +198,15 @@ class WorkerHello(Message, frozen=True, kw_only=True):
     device: str
     device_name: Annotated[str, msgspec.Meta(max_length=100)]
     qubits: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    clock: Time
     token: Token = ""
 
 
 class WorkerBeat(Message, frozen=True, kw_only=True):
+    """`clock`: the worker's own clock, which nobody sets; by it the broker dates its orders."""
+
     instance: Id
+    clock: Time
     token: Token = ""
 
 
@@ -245,13 +249,18 @@ class BrokerBeat(Message, frozen=True, kw_only=True):
 
 
 class StartRun(Message, frozen=True, kw_only=True):
-    """`limit`: the time that the run has, from now on, whatever the estimate says."""
+    """`limit`: the time that the run has from `issued` on, whatever the estimate says.
+
+    `issued`: the worker's own clock when the order was made. However long the order was under way, or the worker was
+    stopped before it read it, the run is over in time.
+    """
 
     token: Token
     task: TaskId
     sequence: str
     first_shot: Count
     shots: Count
+    issued: Time
     limit: Micros | None
 
 

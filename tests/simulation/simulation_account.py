@@ -13,7 +13,7 @@ from simulation_windows import next_opening
 from simulation_world import ViolationError, bits_of
 
 from warden import wire
-from warden.events import Answer, Keep, Refuse
+from warden.events import Answer, Keep, Refuse, Usage
 from warden.model import SECOND, Session, Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Account:
                     self._task(task, effect.sequence, now)
                 case Keep(what=Session() as session):
                     self._session(session, now)
-                case Keep(what=usage):
+                case Keep(what=Usage() as usage):
                     self.books.usage[usage.name, usage.uid] = usage
                 case Refuse():
                     self._refused(effect)
@@ -113,8 +113,6 @@ class Account:
 
     def _other(self, effect: Any) -> None:
         match type(effect).__name__:
-            case "KeepWindows":
-                self.books.windows = effect.windows
             case "KeepAlmanac":
                 self.judge.almanac(effect.almanac)
                 self.books.windows = effect.almanac.windows

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from simulation_world import ViolationError
 
+from warden.model import TaskStatus
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -125,6 +127,6 @@ class Judge:
                 self._offline_until = now + self._settings.retry
         elif task.shots_done > old.shots_done:
             self._failures, self._offline_until = 0, None
-        elif task.status.final:
-            # One that failed by itself clears the QPU; of one that was cancelled before, the books do not say.
+        elif old.status.final or task.status is TaskStatus.CANCELLED:
+            # Of one that was over before its run, the books do not say what the run brought.
             self._failures, self._offline_until = 0, None

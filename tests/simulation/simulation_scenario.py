@@ -60,6 +60,8 @@ class Scenario:
     operators: Micros
     """Mean time between two deeds of an operator."""
     hosts: int
+    standby: bool
+    """Whether a second worker waits for the place of the first."""
 
 
 def _seconds(chance: random.Random, least: float, most: float) -> Micros:
@@ -101,6 +103,8 @@ def scenario(world: World) -> Scenario:
         busy=_seconds(chance, 200, 500),
         operators=_seconds(chance, 60, 300) if chance.random() < 0.6 else 0,
         hosts=chance.randint(1, 3),
+        # A worker that lives and is not heard of for so long that its run is given to another may be at it still.
+        standby=not ({"messages", "worker", "device"} & on) and chance.random() < 0.5,
     )
 
 

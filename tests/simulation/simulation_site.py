@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import tempfile
@@ -22,7 +23,7 @@ from simulation_world import ViolationError, World
 from warden.model import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from warden.model import Micros
 
@@ -54,7 +55,9 @@ class Simulation:
         self.qpu = self.account.qpu = Qpu(self.world, prompt=prompt)
         self.broker = BrokerHost(self.world, self.scenario, self.network, self.account, folder, empty)
         self.network.server = self.broker
-        self.worker = WorkerHost(self.world, self.scenario, self.network, self.qpu)
+        self.workers = [WorkerHost(self.world, self.scenario, self.network, self.qpu)]
+        if self.scenario.standby:
+            self.workers.append(WorkerHost(self.world, self.scenario, self.network, self.qpu, "s"))
         self.site = Site(self.world, self.scenario, self.network, self.account)
         self.operator = Operator(self.site, self.broker)
         self._chance = self.world.chance("faults")
@@ -74,7 +77,8 @@ class Simulation:
     def _busy(self) -> None:
         world, scenario = self.world, self.scenario
         self.broker.start()
-        world.after(self._chance.randint(0, 20) * SECOND, self.worker.start)
+        for worker in self.workers:
+            world.after(self._chance.randint(0, 20) * SECOND, worker.start)
         for number in range(1, scenario.jobs + 1):
             world.at(self._chance.randint(0, scenario.busy * 3 // 4), self.site.submit, number)
         if scenario.operators:
@@ -83,7 +87,8 @@ class Simulation:
         world.after(SECOND, Stranger(self.site).attempt)
         chaos = scenario.chaos
         self._again(chaos.cut, self.network.cut_one)
-        self._again(chaos.worker, self.worker.crash)
+        for worker in self.workers:
+            self._again(chaos.worker, worker.strike)
         self._again(chaos.outage, self._disk)
         self._again(chaos.clock, self._clock)
         world.run(scenario.busy)
@@ -93,7 +98,8 @@ class Simulation:
         self.world.log("faults", "stop")
         self._calm = self.network.calm = self.broker.calm = self.site.calm = True
         self.broker.set_outage("")
-        self.worker.heal()
+        for worker in self.workers:
+            worker.heal()
         world = self.world
         # What was under way when the faults stopped arrives, and whoever was down comes up.
         world.run(world.now + 130 * SECOND)
@@ -142,19 +148,45 @@ class Simulation:
         self.broker.step_clock(self._chance.choice((-1, 1)) * self._chance.randint(size // 2, size))
 
 
+class _Bugs(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            self.found.append(f"9: {record.getMessage()}: {record.exc_info[1]!r}")
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[str]]:
+    """Exceptions that the broker has logged meanwhile."""
+    logger, bugs = logging.getLogger("warden"), _Bugs()
+    logger.addHandler(bugs)
+    try:
+        yield bugs.found
+    finally:
+        logger.removeHandler(bugs)
+
+
 def simulate(seed: int, *, log: bool = False, folder: Path | None = None) -> Result:
     """Run one seed from its beginning to its end, or to the first promise that does not hold."""
-    logging.getLogger("warden").setLevel(logging.WARNING if log else logging.CRITICAL)
+    logger = logging.getLogger("warden")
+    logger.setLevel(logging.WARNING)
+    logger.propagate = log
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if folder is None and memory.is_dir() else folder) as name:
         empty = Path(name, "empty.db")
         template(empty)
         simulation = Simulation(seed, Path(name), empty, logging_=log)
         violation = ""
-        try:
-            simulation.run()
-        except ViolationError as error:
-            violation = str(error)
+        with watched() as bugs:
+            try:
+                simulation.run()
+            except ViolationError as error:
+                violation = str(error)
+        # A broker survives its bugs, and so would they survive the simulation.
+        violation = violation or "".join(bugs[:1])
         broker, account = simulation.broker, simulation.account
         facts = {
             "kills": broker.kills,

@@ -53,9 +53,10 @@ def sequence(qubits: int) -> str:
 
 
 class WorkerHost:
-    def __init__(self, world: World, scenario: Scenario, network: Network, qpu: Qpu) -> None:
+    def __init__(self, world: World, scenario: Scenario, network: Network, qpu: Qpu, name: str = "w") -> None:
         self._world, self._scenario, self._network, self._qpu = world, scenario, network, qpu
-        self._chance = world.chance("worker")
+        self._name = name
+        self._chance = world.chance(f"worker {name}")
         self._lives = 0
         self._worker: _Process | None = None
         self.calm = False
@@ -63,10 +64,16 @@ class WorkerHost:
     def start(self) -> None:
         if self._worker is None:
             self._lives += 1
-            self._world.log("worker", "starts", f"w{self._lives}")
-            self._worker = _Process(
-                f"w{self._lives}", self._world, self._scenario, self._network, self._qpu, self._mode
-            )
+            instance = f"{self._name}{self._lives}"
+            self._world.log("worker", "starts", instance)
+            self._worker = _Process(instance, self._world, self._scenario, self._network, self._qpu, self._mode)
+
+    def strike(self) -> None:
+        """One in three times it is only stopped, while it has nothing to do, and goes on some time later."""
+        if self._worker is not None and self._chance.random() < 1 / 3:
+            self._worker.pause(self._chance.randint(SECOND, 12 * self._scenario.settings.heartbeat))
+        else:
+            self.crash()
 
     def crash(self) -> None:
         """It loses its memory, and its run with it."""
@@ -110,7 +117,7 @@ class _Process:
             timing=self._timing,
             heartbeat=self._heartbeat,
         )
-        self._mode = self._old_token = ""
+        self._mode = self._old_token = self._working = ""
         self._frozen: list[bytes] | None = None
         self._lies: dict[str, wire.RunFinished] = {}
         self._due = 0
@@ -129,7 +136,14 @@ class _Process:
     def end(self) -> None:
         self._dead = True
         self._endpoint.close()
-        self._qpu.end()
+        self._qpu.end(self._working)
+
+    def pause(self, length: Micros) -> None:
+        """SIGSTOP, and SIGCONT after a while: what came meanwhile is read then."""
+        if self._frozen is None and not self._runner.token:
+            self._world.log(self._instance, "is stopped")
+            self._frozen = []
+            self._world.after(length, self._thaw)
 
     # --- its loop ---
 
@@ -150,7 +164,7 @@ class _Process:
         if self._dead or number != self._due or self._frozen is not None:
             return
         if self._mode == "hang":
-            self._send(wire.WorkerBeat(instance=self._instance, token=self._runner.token))
+            self._send(wire.WorkerBeat(instance=self._instance, clock=self._now, token=self._runner.token))
         else:
             self._do(self._runner.tick(self._now))
         self._sleep()
@@ -170,15 +184,16 @@ class _Process:
                 case Begin(run=run):
                     self._begin(run)
                 case Abandon():
-                    self._qpu.end()
+                    self._qpu.end(self._working)
                 case _:
                     pass
 
     # --- the device ---
 
     def _begin(self, run: wire.StartRun) -> None:
-        self._qpu.end()
+        self._qpu.end(self._working)
         self._mode = self._choose()
+        self._working = run.token
         self._qpu.begin(run.token)
         if self._mode:
             self._world.log(self._instance, "device:", self._mode)
@@ -199,14 +214,18 @@ class _Process:
         if self._qpu.at_work is not None:
             self._qpu.at_work.honest = False
 
-    def _thaw(self, run: wire.StartRun) -> None:
+    def _thaw(self, run: wire.StartRun | None = None) -> None:
         """SIGCONT: it finds its messages, and that much time has passed."""
         frames, self._frozen, self._mode = self._frozen or [], None, ""
         if self._dead:
             return
         for frame in frames:
             self._hear(frame)
-        self._computed(run)
+        if run is None:
+            self._do(self._runner.tick(self._now))
+            self._sleep()
+        else:
+            self._computed(run)
 
     def _computed(self, run: wire.StartRun) -> None:
         if self._dead:
@@ -228,8 +247,7 @@ class _Process:
 
     def _send(self, body: wire.Message) -> None:
         if isinstance(body, wire.RunFinished):
-            if self._qpu.at_work is not None and self._qpu.at_work.token == body.token:
-                self._qpu.end()
+            self._qpu.end(body.token)
             self._finished(body)
             return
         self._world.log(self._instance, "says", body)

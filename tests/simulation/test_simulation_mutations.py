@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from simulation_site import simulate
 
-from warden import dispatch, policy
+from warden import dispatch, policy, runner
 from warden.core import Core
 from warden.dispatch import Dispatcher
 from warden.events import Keep, Tell
@@ -180,6 +180,20 @@ def never_gives_up_places(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Core, "_check_place", nothing)
 
 
+def takes_whichever_worker_comes_first(patch: pytest.MonkeyPatch) -> None:
+    handle = Dispatcher.handle
+
+    def hasty(self: Any, event: Any, now: int) -> None:
+        self._awaited = 0
+        handle(self, event, now)
+
+    patch.setattr(Dispatcher, "handle", hasty)
+
+
+def counts_a_run_s_time_from_when_it_is_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runner._Work, "deadline", property(lambda work: work.started + work.run.limit))
+
+
 MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     ignores_windows: "2",
     forgets_operators_windows: "2",
@@ -203,6 +217,8 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     answers_nobody_in_time: "8",
     trusts_a_broken_device: "9",
     never_gives_up_places: "5",
+    takes_whichever_worker_comes_first: "1",
+    counts_a_run_s_time_from_when_it_is_read: "2",
 }
 
 

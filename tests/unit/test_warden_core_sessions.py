@@ -8,7 +8,7 @@ import pytest
 from warden_machine import ALICE, BOB, OPERATOR, ROOT, SETTINGS, T0, Machine, Qpu, ready, sequence
 
 from warden import wire
-from warden.events import Class
+from warden.events import Class, Started, Tick
 from warden.model import (
     SECOND,
     BusyError,
@@ -29,6 +29,40 @@ def test_the_same_job_gets_the_same_session_again() -> None:
     assert again.id == first.id
     assert again.expires == first.expires + 10 * SECOND
     assert machine.core.availability(machine.now).used == 1
+
+
+def test_a_job_that_nobody_sees_ends_however_often_the_broker_is_started() -> None:
+    machine, _ = ready()
+    machine.session(ALICE, "7")
+    for _ in range(10):
+        machine.later(500)
+        machine.restart()
+    assert machine.core.availability(machine.now).used == 0
+
+
+def test_a_job_that_is_seen_outlives_any_number_of_starts() -> None:
+    machine, _ = ready()
+    machine.session(ALICE, "7")
+    for _ in range(20):
+        machine.later(500)
+        machine.restart()
+        machine.later(30)
+        assert machine.ask(wire.Renew(host="node1", jobs=("7",))) == 1
+
+
+@pytest.mark.parametrize("stalls", [1, 50])
+def test_a_broker_that_was_stopped_gives_each_lease_that_time_and_no_more(stalls: int) -> None:
+    machine, _ = ready()
+    session = machine.session(ALICE, "7")
+    for _ in range(stalls):
+        machine.now += 1000 * SECOND
+        machine.send(Started(away=1000 * SECOND))
+        machine.send(Tick())
+        machine.later(10)
+    [kept] = machine.disk.remember().sessions
+    assert kept.expires - session.expires == stalls * 1000 * SECOND
+    machine.later(600)
+    assert machine.core.availability(machine.now).used == 0
 
 
 def test_the_owner_finds_the_session_that_the_prolog_acquired() -> None:

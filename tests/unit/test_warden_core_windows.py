@@ -255,7 +255,50 @@ def test_an_added_window_is_held_or_missed_too() -> None:
     machine.now += 200 * SECOND
     machine.restart()
     assert history(machine) == [("missed", 1, 100), ("held", 1, 10)]
+    machine.later(3600)
     assert machine.disk.remember().almanac.windows == ()
+
+
+DAY = 24 * 3600
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_window_outlives_a_clock_that_is_set_forth_and_back(restart: bool) -> None:
+    machine, _ = ready(lease=10**9 * SECOND)
+    machine.block(3600, 600)
+    machine.step_clock(DAY)
+    machine.later(5)
+    if restart:
+        machine.restart()
+    assert machine.ask(wire.GetPlan(), None).windows == ()
+    machine.step_clock(-DAY)
+    assert [window.start - T0 for window in machine.ask(wire.GetPlan(), None).added] == [3600 * SECOND]
+    machine.later(3600)
+    assert machine.status() == "maintenance"
+    assert history(machine) == [("held", 1, 3600)]
+
+
+def test_a_drain_outlives_a_clock_that_is_set_forth_and_back() -> None:
+    machine, _ = ready(lease=10**9 * SECOND)
+    machine.block(0, 7200)
+    machine.step_clock(DAY)
+    machine.later(5)
+    assert machine.status() == "ready"
+    machine.step_clock(-DAY)
+    assert machine.status() == "maintenance"
+    assert history(machine) == [("held", 1, 0)]
+
+
+def test_a_window_that_is_over_cannot_be_moved_or_taken_back_though_it_is_remembered() -> None:
+    machine, _ = ready()
+    machine.restart()
+    Qpu(machine)
+    window = machine.block(10, 10)
+    machine.later(30)
+    assert machine.disk.remember().almanac.windows
+    for body in (wire.CancelWindow(window=window.id), wire.MoveWindow(window=window.id, start=machine.now + SECOND)):
+        with pytest.raises(NotFoundError):
+            machine.ask(body, OPERATOR)
 
 
 def test_the_history_says_when_a_window_ended_that_was_taken_back() -> None:

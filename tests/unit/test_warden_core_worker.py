@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from warden_machine import ALICE, OPERATOR, SETTINGS, T0, Machine, Qpu, ready
+from warden_machine import ALICE, OPERATOR, SETTINGS, T0, Machine, Qpu, ready, sequence
 
 from warden import wire
 from warden.model import (
     SECOND,
+    BadRequestError,
     State,
     TaskStatus,
     UnavailableError,
@@ -45,8 +46,44 @@ def test_a_worker_that_vanishes_is_noticed_within_three_heartbeats() -> None:
     qpu.die()
     machine.later(3 * SETTINGS.heartbeat / SECOND)
     assert machine.status() == "offline"
-    with pytest.raises(UnavailableError):
+
+
+def test_the_device_is_known_from_its_first_worker_on() -> None:
+    machine = Machine()
+    with pytest.raises(UnavailableError, match="never there"):
         machine.ask(wire.GetTarget(), None)
+    Qpu(machine, qubits=4).die()
+    machine.later(60)
+    machine.restart()
+    assert machine.status() == "offline"
+    assert machine.ask(wire.GetTarget(), None) == "{}"
+    session = machine.disk  # what was refused is in no store
+    assert machine.core.availability(machine.now).qubits == 4
+    assert session.remember().tasks == ()
+
+
+def test_what_the_device_cannot_do_is_refused_while_its_worker_is_away() -> None:
+    machine, qpu = ready()
+    session = machine.session()
+    qpu.die()
+    machine.later(60)
+    for text in (sequence(9), sequence(2, device="DigitalAnalogDevice")):
+        with pytest.raises(BadRequestError):
+            machine.start(session, text=text)
+
+
+def test_a_task_that_another_worker_s_device_cannot_do_fails_in_words() -> None:
+    machine, qpu = ready()
+    session = machine.session()
+    machine.block()
+    large, small = machine.start(session, text=sequence(6)), machine.start(session, text=sequence(2))
+    qpu.die()
+    machine.later(60)
+    smaller = Qpu(machine, "w2", qubits=4)
+    machine.ask(wire.Resume(), OPERATOR)
+    assert machine.task(large.id).status is TaskStatus.FAILED
+    assert "it has 6 atoms, and the QPU takes 4 by now" in machine.task(large.id).error
+    assert [run.task for run in smaller.runs] == [small.id]
 
 
 def test_a_planned_maintenance_explains_a_missing_worker() -> None:

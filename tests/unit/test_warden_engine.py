@@ -15,7 +15,7 @@ from warden.calibration import Calendar
 from warden.core import Core
 from warden.engine import Door, Engine, Outgoing
 from warden.events import Asked, Garbled, Reported, Started, Stepped, Tick
-from warden.model import BadRequestError
+from warden.model import SECOND, BadRequestError
 from warden.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def answers(sent: list[Outgoing]) -> dict[bytes, dict[str, Any]]:
 
 
 def hello(peer: bytes = b"w") -> Reported:
-    return Reported(peer, wire.WorkerHello(instance="i", device="{}", device_name="AnalogDevice", qubits=4))
+    return Reported(peer, wire.WorkerHello(instance="i", device="{}", device_name="AnalogDevice", qubits=4, clock=0))
 
 
 ACQUIRE = wire.Acquire(job="7", uid=ALICE, host="node1")
@@ -154,10 +154,27 @@ def test_what_nobody_says_again_is_taken_in_when_the_disk_is_back(
     disk.full = False
     handled.clear()
     broker.turn([Tick()], T0 + 2)
-    assert handled == [Started(), Stepped(5), Tick()]
+    assert handled == [Started(away=0), Started(), Stepped(5), Tick()]
     handled.clear()
     broker.turn([Tick()], T0 + 3)
     assert handled == [Tick()]
+
+
+@pytest.mark.parametrize("step", [0, 3600 * SECOND, -3600 * SECOND])
+def test_a_disk_that_fails_for_longer_than_a_lease_ends_no_session(broker: Engine, disk: Disk, step: int) -> None:
+    broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE), Tick()], T0)
+    disk.full = True
+    for minute in range(1, 60):
+        now = T0 + minute * 60 * SECOND
+        broker.turn([Asked(b"a", 2, ROOT, wire.Renew(host="node1", jobs=("7",))), Tick()], now)
+    broker.turn([*([Stepped(step)] if step else []), Tick()], now + step)
+    disk.full = False
+    now += step + 60 * SECOND
+    heard = answers(broker.turn([Asked(b"a", 3, ROOT, wire.Renew(host="node1", jobs=("7",))), Tick()], now))
+    assert heard[b"a"]["ok"] == 1
+    broker.turn([Tick()], now + 601 * SECOND)
+    heard = answers(broker.turn([Asked(b"a", 4, ROOT, wire.ListSessions(everybody=True))], now + 602 * SECOND))
+    assert heard[b"a"]["ok"] == []
 
 
 def test_a_request_is_read_with_whose_it_is() -> None:
@@ -174,7 +191,7 @@ def test_what_is_no_request_can_be_refused_all_the_same(frame: bytes) -> None:
 
 
 def test_a_worker_s_words_are_understood_or_garbled() -> None:
-    beat = wire.WorkerBeat(instance="i")
+    beat = wire.WorkerBeat(instance="i", clock=0)
     assert engine.read_report(b"w", wire.pack(beat)) == Reported(b"w", beat)
     garbled = engine.read_report(b"w", b"\xc1" * 9)
     assert isinstance(garbled, Garbled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from warden import wire
 from warden.model import SECOND
@@ -35,11 +36,13 @@ def taken(shot_rate: float = 10.0) -> Runner:
 
 
 def order(token: str = "t", shots: int = 20, limit: int | None = None) -> wire.StartRun:
-    return wire.StartRun(token=token, task=3, sequence="{}", first_shot=0, shots=shots, limit=limit)
+    return wire.StartRun(token=token, task=3, sequence="{}", first_shot=0, shots=shots, issued=T0, limit=limit)
 
 
 def said(actions: list[Action]) -> list[wire.Message]:
-    return [action.body for action in actions if isinstance(action, Send)]
+    """Without the times of its clock, which one test looks at."""
+    bodies = [action.body for action in actions if isinstance(action, Send)]
+    return [replace(body, clock=0) if isinstance(body, wire.WorkerHello | wire.WorkerBeat) else body for body in bodies]
 
 
 def done(actions: list[Action]) -> list[Action]:
@@ -52,14 +55,22 @@ def finished(**fields: Any) -> wire.RunFinished:
 
 
 def hello(token: str = "") -> wire.WorkerHello:
-    return wire.WorkerHello(instance="me", device="{}", device_name="AnalogDevice", qubits=8, token=token)
+    return wire.WorkerHello(instance="me", device="{}", device_name="AnalogDevice", qubits=8, clock=0, token=token)
 
 
 def beat(token: str = "") -> wire.WorkerBeat:
-    return wire.WorkerBeat(instance="me", token=token)
+    return wire.WorkerBeat(instance="me", clock=0, token=token)
 
 
 # --- showing that it lives ---
+
+
+def test_it_tells_what_its_clock_shows() -> None:
+    runner = new()
+    [hello] = [action.body for action in runner.start(T0) if isinstance(action, Send)]
+    runner.hear(wire.Welcome(interval=BEAT), T0)
+    [beat] = [action.body for action in runner.tick(T0 + BEAT) if isinstance(action, Send)]
+    assert (hello.clock, beat.clock) == (T0, T0 + BEAT)
 
 
 def test_it_says_hello_with_each_beat_until_it_is_welcome() -> None:
@@ -227,6 +238,26 @@ def test_what_is_computed_after_the_deadline_comes_too_late(outcome: Any) -> Non
     actions = runner.computed("t", outcome, T0 + SECOND)
     assert said(actions) == [finished(time=SECOND)]
     assert done(actions) == []
+
+
+def test_an_order_that_was_long_under_way_has_so_much_less_time() -> None:
+    runner = taken()
+    runner.hear(order(shots=20, limit=3 * SECOND), T0 + 2 * SECOND)
+    runner.computed("t", ["01"] * 20, T0 + 2 * SECOND)
+    assert said(runner.tick(T0 + 3 * SECOND - 1)) == [beat("t")]
+    assert said(runner.tick(T0 + 3 * SECOND)) == [finished(shots=10, counts={"01": 10}, time=SECOND)]
+
+
+@pytest.mark.parametrize("late", [0, 1, 3600 * SECOND])
+def test_an_order_that_is_read_after_its_time_is_not_begun(late: int) -> None:
+    """A worker that was stopped finds it when it goes on, maybe inside a calibration."""
+    runner = taken()
+    actions = runner.hear(order(limit=SECOND), T0 + SECOND + late)
+    assert done(actions) == []
+    assert said(actions) == [finished(time=0)]
+    assert runner.token == "t"
+    runner.hear(wire.ForgetRun(token="t"), T0 + SECOND + late)
+    assert runner.token == ""
 
 
 # --- the result ---

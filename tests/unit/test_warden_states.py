@@ -225,6 +225,17 @@ def _() -> Watched:
     return machine
 
 
+@plays("another worker comes, whose device is too small for it")
+def _() -> Watched:
+    machine, qpu, task, _ = waiting()
+    qpu.die()
+    machine.later(60)
+    Qpu(machine, "w2", qubits=1)
+    machine.later(60)
+    says(machine, task, "it has 2 atoms, and the QPU takes 1 by now")
+    return machine
+
+
 @plays("its user stops it before its run")
 def _() -> Watched:
     machine, _, task, _ = waiting()

@@ -33,13 +33,13 @@ REQUESTS = [
     wire.Resume(),
 ]
 OTHERS = [
-    (wire.WorkerHello(instance="i", device="{}", device_name="d", qubits=2, token="t"), wire.FromWorker),
-    (wire.WorkerBeat(instance="i"), wire.FromWorker),
+    (wire.WorkerHello(instance="i", device="{}", device_name="d", qubits=2, clock=0, token="t"), wire.FromWorker),
+    (wire.WorkerBeat(instance="i", clock=1), wire.FromWorker),
     (wire.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5), wire.FromWorker),
     (wire.Welcome(interval=5), wire.ToWorker),
     (wire.Unwelcome(text="no"), wire.ToWorker),
     (wire.BrokerBeat(), wire.ToWorker),
-    (wire.StartRun(token="t", task=1, sequence="{}", first_shot=0, shots=1, limit=None), wire.ToWorker),
+    (wire.StartRun(token="t", task=1, sequence="{}", first_shot=0, shots=1, issued=1, limit=None), wire.ToWorker),
     (wire.StopRun(token="t"), wire.ToWorker),
     (wire.ForgetRun(token="t"), wire.ToWorker),
 ]

@@ -91,6 +91,7 @@ class Machine:
         self.core = self._new_core()
         self.told.clear()
         self.send(Started())
+        self.send(Tick())
 
     def step_clock(self, seconds: float) -> None:
         """Somebody sets the clock."""
@@ -98,7 +99,9 @@ class Machine:
         self.now += by
         for qpu in self.qpus:
             qpu.next_beat += by
+            qpu.ahead -= by
         self.send(Stepped(by))
+        self.send(Tick())
 
     def send(self, event: Event) -> list[Any]:
         effects = self.core.handle(event, self.now)
@@ -190,6 +193,9 @@ class Qpu:
         self.machine, self.instance, self.qubits = machine, instance, qubits
         self.peer = instance.encode()
         self.token = ""
+        self.taken: wire.StartRun | None = None
+        # Its own clock, which nobody sets.
+        self.ahead = -T0 + 5 * SECOND
         self.next_beat = machine.now
         machine.qpus.append(self)
         self.hello()
@@ -205,13 +211,22 @@ class Qpu:
         self.next_beat = self.machine.now + self.machine.settings.heartbeat
         self._say(
             wire.WorkerHello(
-                instance=self.instance, device="{}", device_name=DEVICE, qubits=self.qubits, token=self.token
+                instance=self.instance,
+                device="{}",
+                device_name=DEVICE,
+                qubits=self.qubits,
+                clock=self.clock,
+                token=self.token,
             )
         )
 
     def beat(self) -> None:
         self.next_beat = self.machine.now + self.machine.settings.heartbeat
-        self._say(wire.WorkerBeat(instance=self.instance, token=self.token))
+        self._say(wire.WorkerBeat(instance=self.instance, clock=self.clock, token=self.token))
+
+    @property
+    def clock(self) -> int:
+        return self.machine.now + self.ahead
 
     def die(self) -> None:
         self.machine.qpus.remove(self)
@@ -226,7 +241,7 @@ class Qpu:
 
     def take(self) -> wire.StartRun:
         """Begin with the run that was ordered last."""
-        run = self.runs[-1]
+        self.taken = run = self.runs[-1]
         self.token = run.token
         return run
 
@@ -235,7 +250,8 @@ class Qpu:
 
     def finish(self, shots: int | None = None, counts: dict[str, int] | None = None, **other: Any) -> None:
         """Hand in the run's result: all its shots as the state 01, if nothing else is said."""
-        run = self.runs[-1]
+        run = self.runs[-1] if self.runs else self.taken
+        assert run is not None
         shots = run.shots if shots is None else shots
         if counts is None:
             counts = {"01": shots} if shots else {}
