@@ -4,59 +4,97 @@ from __future__ import annotations
 
 import enum
 
+import msgspec
+
 from warden import wire
 from warden.model import ForbiddenError, UnauthenticatedError
 
 ROOT = 0
 
 
+class Members(msgspec.Struct, frozen=True):
+    """Uids of the operators (root is one in any case), and of those who may use the QPU; None: everybody."""
+
+    operators: frozenset[int] = frozenset()
+    users: frozenset[int] | None = None
+
+
 class Who(enum.Enum):
     """Those that the table tells apart."""
 
     ANYBODY = "anybody"
-    USER = "a user that we know"
-    OWNER = "the owner or an operator"
-    SCHEDULER = "the scheduler's hooks (root)"
+    USER = "any user"
+    OWNER = "its owner"
+    OWNER_OR_OPERATOR = "its owner, or an operator"
+    SCHEDULER = "the scheduler's hooks: root on an execution host"
     OPERATOR = "an operator"
+    WORKER = "a worker with a registered key"
 
 
-TABLE: dict[type[wire.Message], Who] = {
-    wire.GetAvailability: Who.ANYBODY,
-    wire.GetPlan: Who.ANYBODY,
-    wire.GetHistory: Who.ANYBODY,
-    wire.GetTarget: Who.ANYBODY,
-    wire.Acquire: Who.USER,  # a new session: SCHEDULER only; the owner finds the one that the job has
-    wire.Release: Who.OWNER,
-    wire.Renew: Who.SCHEDULER,
-    wire.TaskStart: Who.OWNER,  # and no operator: the core looks at it
-    wire.GetTask: Who.OWNER,
-    wire.TaskStop: Who.OWNER,
-    wire.ListTasks: Who.USER,  # one's own; everybody's: OPERATOR
-    wire.ListSessions: Who.USER,
-    wire.AddWindow: Who.OPERATOR,
-    wire.MoveWindow: Who.OPERATOR,
-    wire.CancelWindow: Who.OPERATOR,
-    wire.Resume: Who.OPERATOR,
+class Rule(msgspec.Struct, frozen=True):
+    """Who may say a message, and what it does for whom."""
+
+    who: Who
+    remark: str
+
+
+TABLE: dict[type[wire.Message], Rule] = {
+    wire.Hello: Rule(Who.ANYBODY, "proves which user speaks on this connection"),
+    wire.GetAvailability: Rule(Who.ANYBODY, "state, reason, places, how many tasks wait"),
+    wire.GetPlan: Rule(Who.ANYBODY, "the windows to come"),
+    wire.GetHistory: Rule(Who.ANYBODY, "the windows that were"),
+    wire.GetTarget: Rule(Who.ANYBODY, "the device"),
+    wire.Acquire: Rule(
+        Who.USER, "finds the session of one's own job; a new one comes from the scheduler's hooks alone"
+    ),
+    wire.Release: Rule(Who.OWNER_OR_OPERATOR, "ends the session and cancels its tasks"),
+    wire.Renew: Rule(Who.SCHEDULER, "the execution host still sees these jobs"),
+    wire.TaskStart: Rule(Who.OWNER, "in a session of one's own; operators too, in their own alone"),
+    wire.GetTask: Rule(Who.OWNER_OR_OPERATOR, "status, log, and counts"),
+    wire.TaskStop: Rule(Who.OWNER_OR_OPERATOR, ""),
+    wire.ListTasks: Rule(Who.USER, "one's own; everybody's: operators"),
+    wire.ListSessions: Rule(Who.USER, "one's own; everybody's: operators"),
+    wire.AddWindow: Rule(Who.OPERATOR, "drain, and calibrations"),
+    wire.MoveWindow: Rule(Who.OPERATOR, ""),
+    wire.CancelWindow: Rule(Who.OPERATOR, ""),
+    wire.Resume: Rule(Who.OPERATOR, "after a drain, or after failures"),
+    wire.WorkerHello: Rule(Who.WORKER, ""),
+    wire.WorkerBeat: Rule(Who.WORKER, ""),
+    wire.RunFinished: Rule(Who.WORKER, "of a run that was given to it, under its token"),
 }
 
 
-def check(body: wire.Message, uid: int | None, operators: frozenset[int]) -> None:
+def check(body: wire.Message, uid: int | None, members: Members) -> None:
     """Let the message pass, or say why not. Ownership is checked where the owner is known.
 
     Raises:
         UnauthenticatedError: It needs a user, and nobody has said who speaks.
         ForbiddenError: This user may not.
     """
-    who = TABLE[type(body)]
+    who = TABLE[type(body)].who
+    if who is Who.WORKER:
+        raise ForbiddenError("only a QPU's worker may say this, and at another address")
     if who is Who.ANYBODY:
         return
     if uid is None:
         raise UnauthenticatedError("say who you are first: this needs a MUNGE credential")
     if who is Who.SCHEDULER and uid != ROOT:
         raise ForbiddenError("only the scheduler's hooks, as root, may do this")
-    if who is Who.OPERATOR and not is_operator(uid, operators):
+    if who is Who.OPERATOR and not is_operator(uid, members):
         raise ForbiddenError("only operators may do this: ask those whom access.operators of the configuration names")
 
 
-def is_operator(uid: int | None, operators: frozenset[int]) -> bool:
-    return uid is not None and (uid == ROOT or uid in operators)
+def is_operator(uid: int | None, members: Members) -> bool:
+    return uid is not None and (uid == ROOT or uid in members.operators)
+
+
+def check_user(uid: int, members: Members, name: str) -> None:
+    """Whether jobs and tasks of this user may use the QPU.
+
+    Raises:
+        ForbiddenError: They may not.
+    """
+    if members.users is not None and uid not in members.users:
+        raise ForbiddenError(
+            f"user {uid} may not use the QPU {name}: its operator knows who may (access.users and access.groups)"
+        )

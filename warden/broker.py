@@ -14,9 +14,10 @@ import zmq
 from warden import engine, journal, signals, trust, wire
 from warden.clock import Clock
 from warden.engine import Door, Engine, Outgoing
-from warden.events import REFUSED, Started, Stepped, Tick
+from warden.events import REFUSED, Enrolled, Started, Stepped, Tick
 from warden.holder import Holder
 from warden.model import SECOND, ConfigurationError, WardenError
+from warden.roster import Roster
 from warden.settings import settings
 from warden.store import Store, StoreError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from warden.authority import Members
     from warden.config import Config
     from warden.events import Event
 
@@ -58,6 +60,7 @@ class Broker:
         self._public, self._secret = trust.key_pair(config.broker.keys / f"{trust.BROKER}.key_secret")
         self._workers_keys = trust.worker_keys(config.broker.keys)
         self._clock = Clock()
+        self._members = self._settings.members
         self._users: collections.OrderedDict[str, int] = collections.OrderedDict()
         try:
             config.broker.state.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,7 @@ class Broker:
         # Before the sockets: a second broker must not take the first one's place at them.
         self._open(config.broker.state / "warden.db")
         self._context = zmq.Context()
+        self._roster = Roster(config.access, self._members)
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind("inproc://zeromq.zap.01")
@@ -82,6 +86,7 @@ class Broker:
         self.close()
 
     def close(self) -> None:
+        self._roster.close()
         self._context.destroy(linger=200)
         self._store.close()
         self._holder.close()
@@ -124,6 +129,10 @@ class Broker:
 
     def _turn(self, events: list[Event]) -> None:
         moment = self._clock.turn()
+        if self._roster.members != self._members:
+            self._members = self._roster.members
+            journal.write(journal.AUDIT, "members changed", _facts(self._members))
+            events = [Enrolled(self._members), *events]
         if moment.passed > _AWAY * self._settings.heartbeat:
             log.warning("was stopped for %.1f s", moment.passed / SECOND)
             events = [Started(away=moment.passed), *events]
@@ -175,7 +184,7 @@ class Broker:
     def _hello(self, frame: zmq.Frame, hello: wire.Hello) -> dict[str, Any]:
         key = _key(frame)
         try:
-            uid = trust.verify(hello.credential, key.encode(), self._public, self._config.access.munge_socket)
+            uid = trust.verify(hello.credential, key.encode(), self._public, self._config.access)
         except WardenError as error:
             journal.write(journal.AUDIT, REFUSED, {"address": _address(frame), "what": "hello", "why": error.text})
             raise
@@ -185,6 +194,8 @@ class Broker:
         return {"uid": uid, "name": self._settings.name}
 
     def _user(self, frame: zmq.Frame) -> int | None:
+        if self._config.access.identity == "kernel":
+            return trust.peer_uid(_address(frame))
         key = _key(frame)
         if key not in self._users:
             return None
@@ -235,6 +246,11 @@ class Broker:
         # A peer that is gone, or that does not read, loses its message: it asks again.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
             server.send_multipart([outgoing.peer, outgoing.frame], zmq.NOBLOCK)
+
+
+def _facts(members: Members) -> dict[str, Any]:
+    users = "everybody" if members.users is None else len(members.users)
+    return {"operators": ",".join(map(str, sorted(members.operators))), "users": users}
 
 
 def _address(frame: zmq.Frame) -> str:

@@ -5,17 +5,21 @@ Durations are numbers of seconds or texts such as "90s", "3min", "1h30min", "2d"
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from warden.calibration import Calendar, Rule, ShotRule
 from warden.model import SECOND, ConfigurationError, Micros, State, learn
 from warden.qpu.timing import Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEFAULT_PATH = Path("/etc/warden/warden.toml")
 # Sections that belong to somebody else; they check them with `load_section`.
@@ -33,6 +37,21 @@ _SHORTEST_KEEP = 3600 * SECOND
 _LONGEST = 10**10 * SECOND
 # Shot rates that arithmetic with floats and microseconds bears.
 _RATES = (1e-6, 1e9)
+
+
+def networks(texts: Iterable[str], where: str) -> tuple[ipaddress.IPv4Network, ...]:
+    """Read addresses and networks (192.0.2.7, 192.0.2.0/24); MUNGE knows IPv4 alone.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    found = []
+    for text in texts:
+        try:
+            found.append(ipaddress.IPv4Network(text))
+        except ValueError as error:
+            raise ValueError(f"{where}: {text!r} is no address and no network such as 192.0.2.0/24: {error}") from None
+    return tuple(found)
 
 
 class Duration(int):
@@ -160,11 +179,30 @@ class ClientSection(_Section, frozen=True, kw_only=True):
     broker_key: Path | None = None
 
 
-class AccessSection(_Section, frozen=True, kw_only=True):
-    """Who may plan calibrations, drain and resume (user names or numbers), and where munged is, if not as usual."""
+_Users = tuple[str | int, ...]
 
-    operators: tuple[str | int, ...] = ("root",)
+
+class AccessSection(_Section, frozen=True, kw_only=True):
+    """Who may use the QPU, who may plan and drain, and how and from where they prove who they are."""
+
+    users: _Users = ()
+    groups: _Names = ()
+    """Unix groups. Without users and groups everybody may use the QPU."""
+    operators: _Users = ("root",)
+    operator_groups: _Names = ()
+    identity: Literal["munge", "kernel"] = "munge"
+    """`kernel`: without MUNGE, for clients on the broker's own host alone: its kernel says who is at a socket's other end."""
+    hosts: tuple[str, ...] = ()
+    """Addresses or networks of the hosts whose MUNGE credentials are taken; without any, those of all hosts."""
+    root_hosts: tuple[str, ...] = ()
+    """The same for root's, that is for the scheduler's hooks."""
     munge_socket: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("hosts", "root_hosts"):
+            networks(getattr(self, name), name)
+        if self.identity == "kernel" and (self.hosts or self.root_hosts):
+            raise ValueError("identity: the kernel knows no other hosts, so leave hosts and root_hosts out")
 
 
 class LogSection(_Section, frozen=True, kw_only=True):
@@ -248,6 +286,10 @@ class Config(_Section, frozen=True, kw_only=True):
         )
 
     def __post_init__(self) -> None:
+        if self.access.identity == "kernel" and not all(a.startswith("ipc://") for a in self.broker.clients):
+            raise ValueError(
+                "access.identity: the kernel knows only who is at an ipc:// address: broker.clients has others"
+            )
         names = [section.name for section in self.classes]
         if len(set(names)) < len(names):
             raise ValueError("two classes have the same name")

@@ -51,7 +51,7 @@ class Connection:
         introductions = 0
         while (left := end - time.monotonic()) > 0:
             try:
-                if not anonymous and not self._known:
+                if not anonymous and not self._known and self._config.access.identity == "munge":
                     self._exchange(self._hello(), min(left, _AGAIN))
                     self._known, introductions = True, introductions + 1
                 return wire.convert(self._exchange(body, min(left, patience + _AGAIN)), kind)

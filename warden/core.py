@@ -24,6 +24,7 @@ from warden.events import (
     Archive,
     Asked,
     Effect,
+    Enrolled,
     Event,
     Garbled,
     Prune,
@@ -84,6 +85,7 @@ class Core:
         remembered: Remembered = Remembered(),  # noqa: B008 - frozen
     ) -> None:
         self._settings = settings
+        self._members = settings.members
         self._new_id = new_id
         self._ledger = Ledger(settings, archive, remembered)
         self._planner = Planner(calendar, self._ledger, remembered.almanac)
@@ -107,6 +109,8 @@ class Core:
             case Stepped(by=by):
                 self._ledger.shift(by)
                 self._dispatcher.shift(by)
+            case Enrolled(members=members):
+                self._members = members
             case Tick():
                 pass
         if isinstance(event, Started | Stepped):
@@ -142,11 +146,11 @@ class Core:
 
     def _asked(self, asked: Asked, now: Micros) -> None:
         try:
-            authority.check(asked.body, asked.uid, self._settings.operators)
+            authority.check(asked.body, asked.uid, self._members)
             self._answer(asked, now)
         except WardenError as error:
             if isinstance(error, ForbiddenError):
-                self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(asked.body), why=error.text)
+                self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(type(asked.body)), why=error.text)
             self._ledger.add(Refuse(asked, error))
 
     def _answer(self, asked: Asked, now: Micros) -> None:  # noqa: C901, PLR0912 - the table of all requests
@@ -209,6 +213,7 @@ class Core:
             self._end_session(
                 session, f"its job {'number belongs to another user' if other else 'was started again'}", now
             )
+        authority.check_user(body.uid, self._members, self._settings.name)
         self._check_place(body.uid, now)
         session = Session(
             id=self._new_id(),
@@ -271,6 +276,7 @@ class Core:
             return self._visible(uid, known.id, now).public()
         if session.ended is not None:
             raise ForbiddenError(f"the session has ended: {session.end_reason}")
+        authority.check_user(session.uid, self._members, self._settings.name)
         self._check_limits(session.uid, body)
         self._check_budget(session, body)
         device = self._dispatcher.device
@@ -385,13 +391,13 @@ class Core:
         return task
 
     def _owns(self, uid: int | None, owner: int, what: str) -> bool:
-        if uid == owner or authority.is_operator(uid, self._settings.operators):
+        if uid == owner or authority.is_operator(uid, self._members):
             return True
         self._ledger.audit(REFUSED, by=uid, what=what, why=f"it is user {owner}'s")
         return False
 
     def _whose(self, uid: int | None, *, everybody: bool) -> int | None:
-        if everybody and not authority.is_operator(uid, self._settings.operators):
+        if everybody and not authority.is_operator(uid, self._members):
             raise ForbiddenError("only operators see everybody's: `qpu tasks` shows your own")
         return None if everybody else uid
 

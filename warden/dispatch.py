@@ -221,7 +221,9 @@ class Dispatcher:
         if shots:
             self.health.succeeded()
         elif not active.stopping:
-            self.health.failed(finished.error or "it ended at its limit without a shot", now, blamed=task.uid)
+            # Everybody reads this reason, and a task's error may quote its sequence.
+            what = "by the fault of its task, as the QPU says" if refused else "it ended at its limit without a shot"
+            self.health.failed(what, now, blamed=task.uid)
         if task.status.final:
             self._ledger.keep_task(told(task, f"run {task.runs} stopped", now))
             return

@@ -14,7 +14,7 @@ import msgspec
 
 from warden import journal, wire
 from warden.core import Core
-from warden.events import Answer, Asked, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
+from warden.events import Answer, Asked, Enrolled, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
 from warden.model import UnavailableError, WardenError
 from warden.store import StoreError
 
@@ -98,7 +98,7 @@ class Engine:
                 self._troubled_since = now
             self._trouble = f"its store cannot be written: {error}"
             # Nobody says these again, as clients and workers do.
-            self._owed = [event for event in events if isinstance(event, Started | Stepped)]
+            self._owed = [event for event in events if isinstance(event, Started | Stepped | Enrolled)]
             return self._forget(events, f"the broker cannot write its store ({error})")
         except Exception:
             log.exception("a bug of the broker: %s", ", ".join(type(event).__name__ for event in events))
@@ -107,6 +107,10 @@ class Engine:
             sent = self._forget(events if alone else [], "this request hits a bug of the broker, see its log")
             return sent + [outgoing for event in events if not alone for outgoing in self.turn([event], now)]
         self._failing = False
+        for event in events:
+            if isinstance(event, Enrolled):
+                # A core that has to be made anew begins with them.
+                self._settings = msgspec.structs.replace(self._settings, members=event.members)
         self._waiting |= {id(event): event for event in events if isinstance(event, Asked)}
         for effect in effects:
             if isinstance(effect, Answer | Refuse):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from warden import wire
+from warden.authority import Members
 from warden.model import Micros, PastWindow, Session, State, Task, WardenError, Window
 from warden.qpu.timing import Timing
 
@@ -30,7 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     qubits: int
     timing: Timing
     heartbeat: Micros
-    operators: frozenset[int]
+    members: Members
+    """Who may what when the broker starts."""
 
     longest_run: Micros
     """No run is longer, by estimate and by deadline: so long the QPU may be kept from a task of a higher class."""
@@ -98,11 +100,17 @@ class Stepped(msgspec.Struct, frozen=True):
     by: Micros
 
 
+class Enrolled(msgspec.Struct, frozen=True):
+    """From now on these are the operators and the users: somebody has joined or left a group."""
+
+    members: Members
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
-Event = Asked | Reported | Garbled | Started | Stepped | Tick
+Event = Asked | Reported | Garbled | Started | Stepped | Enrolled | Tick
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 
 _SUCCESS = 0
 _NO_DAEMON = 6  # EMUNGE_SOCKET
-_OPT_SOCKET = 8
+_OPT_ADDR4, _OPT_SOCKET = 5, 8
 _EXPIRED, _REWOUND, _REPLAYED = 15, 16, 17
 
 
 class Credential(NamedTuple):
-    """What a decoded credential proves: this user of this security realm sent this payload."""
+    """What a decoded credential proves: this user of this security realm made it over this payload.
+
+    `host`: the IPv4 address of the host where it was made, as the munged there says.
+    """
 
     uid: int
     gid: int
     payload: bytes
+    host: str
 
 
 def encode(payload: bytes, socket: Path | None = None) -> str:
@@ -72,10 +76,16 @@ def decode(credential: str, socket: Path | None = None) -> Credential:
         if status != _SUCCESS:
             raise UnauthenticatedError(_problem("check", status))
         data = ctypes.string_at(payload, length.value) if payload.value else b""
-        return Credential(uid.value, gid.value, data)
+        return Credential(uid.value, gid.value, data, _host(context))
     finally:
         _libc().free(payload)
         library.munge_ctx_destroy(context)
+
+
+def _host(context: ctypes.c_void_p) -> str:
+    address = (ctypes.c_ubyte * 4)()
+    _library().munge_ctx_get(context, _OPT_ADDR4, ctypes.byref(address))
+    return ".".join(str(part) for part in address)
 
 
 def _context(socket: Path | None) -> ctypes.c_void_p:

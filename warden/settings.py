@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from warden import trust
+from warden import roster
 from warden.events import Class, Settings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def settings(config: Config) -> Settings:
         qubits=config.qpu.qubits,
         timing=config.timing,
         heartbeat=int(config.broker.heartbeat),
-        operators=trust.uids(config.access.operators, "access.operators"),
+        members=roster.members(config.access),
         longest_run=int(config.qpu.longest_run),
         failures=config.qpu.failures,
         retry=int(config.qpu.retry),
@@ -46,7 +46,7 @@ def _class(section: ClassSection, config: Config) -> Class:
     qpu_time = config.session.max_qpu_time if section.max_qpu_time is None else section.max_qpu_time
     return Class(
         name=section.name,
-        uids=trust.uids(section.users, f"class {section.name}"),
+        uids=roster.uids(section.users, f"class {section.name}"),
         queues=frozenset(section.queues),
         projects=frozenset(section.projects),
         max_shots=config.session.max_shots if section.max_shots is None else section.max_shots,

@@ -7,19 +7,23 @@ broker can use. Workers are known by key pairs of their own, whose public halves
 
 from __future__ import annotations
 
+import ipaddress
 import os
-import pwd
+import re
 from typing import TYPE_CHECKING
 
 import zmq
 import zmq.auth
 
 from warden import munge
+from warden.authority import ROOT
+from warden.config import networks
 from warden.model import ConfigurationError, UnauthenticatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
+
+    from warden.config import AccessSection
 
 BROKER, WORKER, WORKERS = "broker", "worker", "workers"
 
@@ -33,16 +37,39 @@ def prove(client_key: bytes, broker_key: bytes, munge_socket: Path | None = None
     return munge.encode(payload(client_key, broker_key), munge_socket)
 
 
-def verify(credential: str, client_key: bytes, broker_key: bytes, munge_socket: Path | None = None) -> int:
+def verify(credential: str, client_key: bytes, broker_key: bytes, access: AccessSection) -> int:
     """The uid that a credential proves for this connection.
 
     Raises:
-        UnauthenticatedError: It proves nothing, or was made for another connection.
+        UnauthenticatedError: It proves nothing, was made for another connection, or on a host that is not trusted so far.
     """
-    proven = munge.decode(credential, munge_socket)
+    proven = munge.decode(credential, access.munge_socket)
     if proven.payload != payload(client_key, broker_key):
         raise UnauthenticatedError("this credential was made for another connection")
+    check_host(proven.uid, proven.host, access)
     return proven.uid
+
+
+def check_host(uid: int, host: str, access: AccessSection) -> None:
+    """Whether a credential of this user may come from the host with this address.
+
+    Raises:
+        UnauthenticatedError: It may not.
+    """
+    for name, concerned in (("hosts", True), ("root_hosts", uid == ROOT)):
+        allowed = networks(getattr(access, name), name)
+        if concerned and allowed and not any(ipaddress.IPv4Address(host) in network for network in allowed):
+            whom = "root" if name == "root_hosts" else "anybody"
+            raise UnauthenticatedError(f"no credential of {whom} is taken from {host}: access.{name} does not name it")
+
+
+def peer_uid(address: str) -> int | None:
+    """The uid that the kernel knows the process at the other end of an ipc:// socket by; None at any other end.
+
+    `address`: of libzmq, localhost:UID:GID:PID.
+    """
+    found = re.fullmatch(r"localhost:(\d{1,10}):\d{1,10}:\d{1,10}", address, re.ASCII)
+    return int(found[1]) if found else None
 
 
 def make_keys(folder: Path) -> list[Path]:
@@ -82,17 +109,6 @@ def key_pair(path: Path) -> tuple[bytes, bytes]:
 def worker_keys(folder: Path) -> frozenset[bytes]:
     """The public keys of the workers that the broker takes."""
     return frozenset(public_key(path) for path in sorted((folder / WORKERS).glob("*.key")))
-
-
-def uids(users: Iterable[str | int], where: str) -> frozenset[int]:
-    """Turn user names and numbers into uids; `where` in the configuration they stand."""
-    found = set()
-    for user in users:
-        try:
-            found.add(user if isinstance(user, int) else pwd.getpwnam(user).pw_uid)
-        except KeyError:
-            raise ConfigurationError(f"{where} names {user!r}, and there is no such user here") from None
-    return frozenset(found)
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:

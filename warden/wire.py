@@ -279,9 +279,9 @@ ToWorker = Welcome | Unwelcome | BrokerBeat | StartRun | StopRun | ForgetRun
 M = TypeVar("M")
 
 
-def name_of(body: Message) -> str:
-    """What the message is called on the wire."""
-    return str(body.__struct_config__.tag)
+def name_of(kind: type[Message]) -> str:
+    """What a kind of message is called on the wire."""
+    return str(kind.__struct_config__.tag)
 
 
 def pack(body: Message) -> bytes:

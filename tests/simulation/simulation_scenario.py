@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from simulation_world import EPOCH
 
+from warden.authority import Members
 from warden.calibration import Calendar, Rule, ShotRule
 from warden.events import Class, Settings
 from warden.model import SECOND
@@ -127,7 +128,7 @@ def _settings(chance: random.Random, heartbeat: Micros, timing: Timing) -> Setti
         qubits=QUBITS,
         timing=timing,
         heartbeat=heartbeat,
-        operators=frozenset({OPERATOR}),
+        members=Members(operators=frozenset({OPERATOR})),
         longest_run=_seconds(chance, 10, 90),
         failures=chance.randint(2, 4),
         retry=_seconds(chance, 10, 60),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,13 @@ from test_warden_wire import REQUESTS
 
 import warden
 from warden import authority, wire
-from warden.authority import TABLE, Who
+from warden.authority import TABLE, Members, Who
 from warden.model import ForbiddenError, UnauthenticatedError
 
 USER, OPERATOR, ROOT = 1001, 900, 0
-OPERATORS = frozenset({OPERATOR})
+MEMBERS = Members(operators=frozenset({OPERATOR}))
 ROOM = Path(warden.__file__).parent
+DOCS = Path(__file__).parent.parent.parent / "docs"
 
 PURE = [
     "model",
@@ -55,31 +57,37 @@ HARMLESS = {
 }
 
 
-def test_every_request_but_hello_has_a_row() -> None:
-    assert set(TABLE) == set(get_args(wire.Request)) - {wire.Hello}
+def test_everything_that_can_be_said_to_the_broker_has_a_row() -> None:
+    assert set(TABLE) == {*get_args(wire.Request), *get_args(wire.FromWorker)}
 
 
-@pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)
+def test_the_page_shows_the_table() -> None:
+    page = runpy.run_path(str(DOCS / "authority.py"))["page"]()
+    assert (DOCS / "authority.md").read_text(encoding="utf-8") == page, "run `python docs/authority.py`"
+
+
+@pytest.mark.parametrize("kind", get_args(wire.Request), ids=lambda kind: kind.__name__)
 def test_the_table_lets_pass_exactly_whom_it_names(kind: type[wire.Message]) -> None:
     allowed = {
         Who.ANYBODY: {None, USER, OPERATOR, ROOT},
         Who.USER: {USER, OPERATOR, ROOT},
         Who.OWNER: {USER, OPERATOR, ROOT},  # whose it is, is looked at where that is known
+        Who.OWNER_OR_OPERATOR: {USER, OPERATOR, ROOT},
         Who.SCHEDULER: {ROOT},
         Who.OPERATOR: {OPERATOR, ROOT},
-    }[TABLE[kind]]
+    }[TABLE[kind].who]
     body = next(request for request in REQUESTS if type(request) is kind)
     for uid in (None, USER, OPERATOR, ROOT):
         if uid in allowed:
-            authority.check(body, uid, OPERATORS)
+            authority.check(body, uid, MEMBERS)
         else:
             with pytest.raises(UnauthenticatedError if uid is None else ForbiddenError):
-                authority.check(body, uid, OPERATORS)
+                authority.check(body, uid, MEMBERS)
 
 
 def test_nobody_is_no_operator() -> None:
-    assert not authority.is_operator(None, OPERATORS)
-    assert not authority.is_operator(USER, OPERATORS)
+    assert not authority.is_operator(None, MEMBERS)
+    assert not authority.is_operator(USER, MEMBERS)
 
 
 @pytest.mark.parametrize("module", PURE)

@@ -158,9 +158,3 @@ def test_keys_are_made_once_and_only_their_secret_halves_are_secret(tmp_path: Pa
     public, secret = trust.key_pair(tmp_path / "broker.key_secret")
     assert zmq.curve_public(secret) == public == trust.public_key(tmp_path / "broker.key")
     assert trust.worker_keys(tmp_path) == {trust.public_key(tmp_path / "workers" / "worker.key")}
-
-
-def test_operators_are_names_or_numbers_of_users() -> None:
-    assert trust.uids(("root", 1234), "access.operators") == {0, 1234}
-    with pytest.raises(ConfigurationError, match=r"^class test names 'no-such-user'"):
-        trust.uids(("no-such-user",), "class test")

@@ -357,7 +357,7 @@ def test_a_credential_that_was_overheard_opens_nothing(stranger: tuple[Site, zmq
     assert ask(connection, wire.Acquire(job="1", uid=ALICE)).code == "unauthenticated"
     # Nor does it open its own connection twice: munged has seen it.
     with pytest.raises(UnauthenticatedError, match="works only once"):
-        trust.verify(overheard, other, broker_key, site.munge_socket)
+        trust.verify(overheard, other, broker_key, site.config.access)
 
 
 @pytest.mark.parametrize("credential", ["", "x", "MUNGE:", "MUNGE:AAAA:", "MUNGE:" + "A" * 4000 + ":", "\0", "é"])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
-from warden_site import AFM, NOBODY, SESSION, wait_until
+from warden_site import AFM, NOBODY, SESSION, as_user, wait_until
 
 from warden import trust, wire
 from warden.client import QuantumResource
@@ -222,33 +220,6 @@ def test_another_user_cannot_read_the_store_or_the_secret_keys(standing_site: Si
         standing_site,
     )
     assert answers == ["PermissionError"] * 4
-
-
-def as_user(uid: int, code: str, site: Site) -> list[str]:
-    """Run code as another user of this host, with a client `c`; `ask` prints an answer, or the code of the refusal."""
-    program = f"""
-import os, sys, encodings.idna
-from warden.client import Client
-from warden import config, munge
-from warden.model import State, WardenError
-munge._library(), munge._libc()
-os.setgroups([]); os.setgid({uid}); os.setuid({uid})
-from pathlib import Path
-room = {str(site.room)!r}
-def ask(question):
-    try:
-        print(question())
-    except WardenError as error:
-        print(error.code)
-    except OSError as error:
-        print(type(error).__name__)
-c = Client(config=config.load(Path({str(site.file)!r})), timeout=10)
-{textwrap.dedent(code)}
-c.close()
-"""
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=45, check=False)
-    assert finished.stderr == ""
-    return finished.stdout.splitlines()
 
 
 # --- strangers ---

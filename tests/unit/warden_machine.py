@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from warden import wire
+from warden.authority import Members
 from warden.calibration import Calendar
 from warden.core import Core
 from warden.events import (
@@ -54,7 +55,7 @@ SETTINGS = Settings(
     max_sequence=10_000,
     max_queued=20,
     max_queued_per_user=5,
-    operators=frozenset({OPERATOR}),
+    members=Members(operators=frozenset({OPERATOR})),
 )
 
 # Those of the test that is on; it closes them all (conftest.py).

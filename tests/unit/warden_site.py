@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -183,6 +184,33 @@ class Site:
     def resource(self, session: str = SESSION, timeout: float = 30.0) -> Iterator[QuantumResource]:
         with QuantumResource(client=Client(config=self.config, timeout=timeout), session=session) as resource:
             yield resource
+
+
+def as_user(uid: int, code: str, site: Site) -> list[str]:
+    """Run code as another user of this host, with a client `c`; `ask` prints an answer, or the code of the refusal."""
+    program = f"""
+import os, sys, encodings.idna
+from warden.client import Client
+from warden import config, munge
+from warden.model import State, WardenError
+munge._library(), munge._libc()
+os.setgroups([]); os.setgid({uid}); os.setuid({uid})
+from pathlib import Path
+room = {str(site.room)!r}
+def ask(question):
+    try:
+        print(question())
+    except WardenError as error:
+        print(error.code)
+    except OSError as error:
+        print(type(error).__name__)
+c = Client(config=config.load(Path({str(site.file)!r})), timeout=10)
+{textwrap.dedent(code)}
+c.close()
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=45, check=False)
+    assert finished.stderr == ""
+    return finished.stdout.splitlines()
 
 
 def _toml(value: Any) -> str:
