@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import zmq
 
-from warden import engine, journal, signals, trust, wire
+from warden import engine, journal, keyring, signals, trust, wire
 from warden.clock import Clock
 from warden.engine import Door, Engine, Outgoing
 from warden.events import REFUSED, Enrolled, Started, Stepped, Tick
@@ -57,8 +57,8 @@ class Broker:
         """
         self._config = config
         self._settings = settings(config)
-        self._public, self._secret = trust.key_pair(config.broker.keys / f"{trust.BROKER}.key_secret")
-        self._workers_keys = trust.worker_keys(config.broker.keys)
+        self._public, self._secret = keyring.key_pair(config.broker.keys / f"{keyring.BROKER}.key_secret")
+        self._workers_keys = keyring.WorkerKeys(config.broker.keys)
         self._clock = Clock()
         self._members = self._settings.members
         self._users: collections.OrderedDict[str, int] = collections.OrderedDict()
@@ -165,6 +165,9 @@ class Broker:
 
     def _reports(self) -> Iterator[Event]:
         for message in self._messages(self._workers):
+            if _key(message[-1]).encode() not in self._workers_keys:
+                # Its key was taken away since it connected.
+                continue
             yield engine.read_report(message[0].bytes, message[-1].bytes)
 
     @staticmethod

@@ -56,17 +56,29 @@ def worker(config: Path) -> None:
 
 
 @main.command()
+@click.option("--next", "following", is_flag=True, help="Make the pair that the broker shall have next.")
+@click.option("--switch", is_flag=True, help="Make the next pair the broker's; it counts from its next start.")
 @console.config_option
-def keys(config: Path) -> None:
-    """Make the key pairs of the broker and its worker, where they are missing."""
-    from warden import trust  # noqa: PLC0415
+def keys(config: Path, following: bool, switch: bool) -> None:
+    """Make the key pairs of the broker and its worker, where they are missing.
+
+    With --next and --switch the broker gets another pair while clients go on: see docs/security.md.
+    """
+    from warden import keyring  # noqa: PLC0415
     from warden.config import load  # noqa: PLC0415
 
-    made = trust.make_keys(load(config).broker.keys)
+    if following and switch:
+        raise click.UsageError("--next and --switch are two steps: the next key has to reach all hosts between them")
+    folder = load(config).broker.keys
+    if switch:
+        keyring.switch(folder)
+        click.echo("the next key is the broker's: start the broker again")
+        return
+    made = keyring.make_next(folder) if following else keyring.make_keys(folder)
     for path in made:
         click.echo(f"made {path}")
     if not made:
-        click.echo("all keys are there already")
+        click.echo("the next key is there already" if following else "all keys are there already")
 
 
 @main.command()

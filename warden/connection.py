@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 
-from warden import trust, wire
+from warden import keyring, trust, wire
 from warden.model import ConfigurationError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # A request without an answer is sent again on a new connection; every request may be repeated.
 _AGAIN = 3.0
+# With another key to try, so soon at first: a load sensor has two seconds in all.
+_ANOTHER = 0.4
 # As often we say in one request who we are.
 _INTRODUCTIONS = 5
 
@@ -27,7 +30,11 @@ class Connection:
     def __init__(self, config: Config, endpoint: str, timeout: float) -> None:
         self._config = config
         self._endpoint = endpoint
-        self._broker_key = trust.public_key(config.broker_key)
+        # More than one while the broker's key is being changed: where one is not answered to, the next is tried soon.
+        known = keyring.broker_keys(config.broker_key)
+        self._again = _AGAIN if len(known) == 1 else _ANOTHER
+        self._broker_keys = itertools.cycle(known)
+        self._broker_key = next(self._broker_keys)
         self._timeout = timeout
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
@@ -52,9 +59,9 @@ class Connection:
         while (left := end - time.monotonic()) > 0:
             try:
                 if not anonymous and not self._known and self._config.access.identity == "munge":
-                    self._exchange(self._hello(), min(left, _AGAIN))
+                    self._exchange(self._hello(), min(left, self._again))
                     self._known, introductions = True, introductions + 1
-                return wire.convert(self._exchange(body, min(left, patience + _AGAIN)), kind)
+                return wire.convert(self._exchange(body, min(left, patience + self._again)), kind)
             except UnauthenticatedError:
                 # A broker that was restarted knows nobody, also one that was restarted after our hello. One that does
                 # not take the hello means it, and so does one that has forgotten us again and again.
@@ -103,6 +110,8 @@ class Connection:
         if self._socket is not None:
             self._socket.close(linger=0)
         self._socket, self._known = None, False
+        self._broker_key = next(self._broker_keys)
+        self._again = min(_AGAIN, 2 * self._again)
 
 
 class _SilenceError(Exception):

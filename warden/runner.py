@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from warden.qpu.timing import Timing
 
 
-# After so many hellos that were not answered, and each time again, an operator is told.
-_SILENT_HELLOS = 5
+# After so many beats without a word from the broker, and each time again, we look whether it is to be had otherwise.
+_SILENT_BEATS = 5
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -41,13 +41,17 @@ class Abandon(msgspec.Struct, frozen=True):
     """End the emulation that was begun: nobody wants to know any more what it computes."""
 
 
+class Reconnect(msgspec.Struct, frozen=True):
+    """Make another connection: the broker may have another key, or be elsewhere."""
+
+
 class Note(msgspec.Struct, frozen=True):
     """Something that an operator may want to read later."""
 
     text: str
 
 
-Action = Send | Begin | Abandon | Note
+Action = Send | Begin | Abandon | Reconnect | Note
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -119,9 +123,10 @@ class Runner:
 
     def hear(self, message: wire.Message, now: Micros) -> list[Action]:
         """Take in what the broker says."""
+        self._unheard = 0
         match message:
             case wire.Welcome(interval=interval):
-                self._interval, self._welcome, self._said, self._unheard = interval, True, "", 0
+                self._interval, self._welcome, self._said = interval, True, ""
                 return [Note("the broker takes this worker"), *self._offer()]
             case wire.Unwelcome(text=text):
                 news: list[Action] = [] if text == self._said else [Note(f"the broker says: {text}")]
@@ -157,8 +162,11 @@ class Runner:
         if now < self._next_beat:
             return []
         self._next_beat = now + self._interval
+        self._unheard += 1
+        again: list[Action] = [] if self._unheard % _SILENT_BEATS else [Reconnect()]
         if self._welcome:
-            return [Send(wire.WorkerBeat(instance=self._instance, clock=now, token=self.token)), *self._offer()]
+            beat = wire.WorkerBeat(instance=self._instance, clock=now, token=self.token)
+            return [*again, Send(beat), *self._offer()]
         hello = wire.WorkerHello(
             instance=self._instance,
             device=self._device_json,
@@ -167,10 +175,10 @@ class Runner:
             clock=now,
             token=self.token,
         )
-        self._unheard += 1
-        if self._unheard % _SILENT_HELLOS:
+        if not again:
             return [Send(hello)]
         return [
+            *again,
             Send(hello),
             Note(
                 "the broker does not take this worker: is it running, is its address right, does it know this worker's "

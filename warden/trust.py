@@ -8,24 +8,18 @@ broker can use. Workers are known by key pairs of their own, whose public halves
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from typing import TYPE_CHECKING
-
-import zmq
-import zmq.auth
 
 from warden import munge
 from warden.authority import ROOT
 from warden.config import networks
-from warden.model import ConfigurationError, UnauthenticatedError
+from warden.model import UnauthenticatedError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from warden.config import AccessSection
-
-BROKER, WORKER, WORKERS = "broker", "worker", "workers"
 
 
 def payload(client_key: bytes, broker_key: bytes) -> bytes:
@@ -70,52 +64,3 @@ def peer_uid(address: str) -> int | None:
     """
     found = re.fullmatch(r"localhost:(\d{1,10}):\d{1,10}:\d{1,10}", address, re.ASCII)
     return int(found[1]) if found else None
-
-
-def make_keys(folder: Path) -> list[Path]:
-    """Make what is missing of the broker's and the worker's key pairs, and say what was made."""
-    made = []
-    # zmq writes the secret half with the mode that it is left; nobody else may read it at any time.
-    umask = os.umask(0o077)
-    try:
-        for public in (folder, folder / WORKERS):
-            public.mkdir(parents=True, exist_ok=True)
-            public.chmod(0o755)
-        for name, public in ((BROKER, folder), (WORKER, folder / WORKERS)):
-            secret = folder / f"{name}.key_secret"
-            if not secret.exists():
-                zmq.auth.create_certificates(folder, name)
-                (folder / f"{name}.key").chmod(0o644)
-                (folder / f"{name}.key").rename(public / f"{name}.key")
-                made += [secret, public / f"{name}.key"]
-    except OSError as error:
-        raise ConfigurationError(f"cannot make keys in {folder}: {error.strerror}") from None
-    finally:
-        os.umask(umask)
-    return made
-
-
-def public_key(path: Path) -> bytes:
-    return _load(path)[0]
-
-
-def key_pair(path: Path) -> tuple[bytes, bytes]:
-    public, secret = _load(path)
-    if secret is None:
-        raise ConfigurationError(f"{path} holds no secret key: run `warden keys`")
-    return public, secret
-
-
-def worker_keys(folder: Path) -> frozenset[bytes]:
-    """The public keys of the workers that the broker takes."""
-    return frozenset(public_key(path) for path in sorted((folder / WORKERS).glob("*.key")))
-
-
-def _load(path: Path) -> tuple[bytes, bytes | None]:
-    try:
-        return zmq.auth.load_certificate(path)
-    except OSError as error:
-        why = error.strerror or "it is not there"
-        raise ConfigurationError(f"cannot read the key {path}: {why}; `warden keys` makes keys") from None
-    except ValueError:
-        raise ConfigurationError(f"{path} is no key: `warden keys` makes keys") from None

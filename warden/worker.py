@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 import zmq
 
-from warden import signals, trust, wire
+from warden import keyring, signals, wire
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu.process import Emulator
-from warden.runner import Abandon, Begin, Failure, Note, Runner, Send
+from warden.runner import Abandon, Begin, Failure, Note, Reconnect, Runner, Send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,7 @@ class Worker:
         self._config = config
         # Before the emulator, which takes seconds to come up: a missing key is told at once.
         self._context = zmq.Context()
+        self._attempts = 0
         self._broker = self._connect()
         self._emulator = Emulator(config.qpu.device, config.qpu.seed, config.qpu.emulator)
         specs = self._emulator.specs
@@ -92,6 +93,8 @@ class Worker:
                     self._begin(run)
                 case Abandon():
                     self._abandon()
+                case Reconnect():
+                    self._reconnect()
                 case Note(text=text):
                     log.info("%s", text)
 
@@ -100,8 +103,10 @@ class Worker:
     def _connect(self) -> zmq.Socket[bytes]:
         keys = self._config.broker.keys
         connection = self._context.socket(zmq.DEALER)
-        connection.curve_publickey, connection.curve_secretkey = trust.key_pair(keys / f"{trust.WORKER}.key_secret")
-        connection.curve_serverkey = trust.public_key(keys / f"{trust.BROKER}.key")
+        connection.curve_publickey, connection.curve_secretkey = keyring.key_pair(keys / f"{keyring.WORKER}.key_secret")
+        known = keyring.broker_keys(keys / f"{keyring.BROKER}.key")
+        connection.curve_serverkey = known[self._attempts % len(known)]
+        self._attempts += 1
         connection.linger = 200
         connection.reconnect_ivl_max = 2_000
         connection.heartbeat_ivl = 5_000
@@ -114,6 +119,16 @@ class Worker:
         except zmq.ZMQError as error:
             raise ConfigurationError(f"cannot connect to {address}: {error.strerror}") from None
         return connection
+
+    def _reconnect(self) -> None:
+        """With the keys that are there now; what cannot be read ends no worker that may have a result."""
+        try:
+            connection = self._connect()
+        except ConfigurationError as error:
+            log.warning("%s", error)
+            return
+        self._broker.close(linger=0)
+        self._broker = connection
 
     def _send(self, body: wire.Message) -> None:
         try:

@@ -38,10 +38,10 @@ while True:
 IMPOSTOR = """
 import sys, zmq
 from pathlib import Path
-from warden import model, trust, wire
+from warden import keyring, model, wire
 server = zmq.Context().socket(zmq.ROUTER)
 server.curve_server = True
-server.curve_secretkey = trust.key_pair(Path("/etc/warden/keys/broker.key_secret"))[1]
+server.curve_secretkey = keyring.key_pair(Path("/etc/warden/keys/broker.key_secret"))[1]
 server.bind("tcp://0.0.0.0:7610")
 turn = 0
 while True:

@@ -20,7 +20,7 @@ from warden_machine import Machine, Qpu
 from warden_site import LIMIT, Site, wait_until
 
 from load_sensors import protocol, qpu
-from warden import trust, wire
+from warden import keyring, wire
 from warden.calibration import Calendar, ShotRule
 from warden.model import HORIZON, SECOND, Availability, State, Window
 
@@ -201,7 +201,7 @@ class FakeBroker(threading.Thread):
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.curve_server = True
-        self._socket.curve_secretkey = trust.key_pair(site.room / "keys" / "broker.key_secret")[1]
+        self._socket.curve_secretkey = keyring.key_pair(site.room / "keys" / "broker.key_secret")[1]
         self._socket.bind(f"ipc://{site.room}/c")
 
     def run(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 import zmq.auth
 
 from warden import client as module
-from warden import config, trust
+from warden import config, keyring
 from warden.client import Client, QuantumResource, check_shots
 from warden.model import (
     BadRequestError,
@@ -34,7 +34,7 @@ def away(tmp_path: Path) -> config.Config:
         f"[broker]\nkeys = '{tmp_path}/keys'\nclients = ['ipc://{tmp_path}/c']\n[access]\nmunge_socket = '{tmp_path}/m'\n"
     )
     settings = config.load(file)
-    trust.make_keys(settings.broker.keys)
+    keyring.make_keys(settings.broker.keys)
     return settings
 
 
@@ -148,13 +148,13 @@ def test_threads_that_read_their_first_messages_at_once_do_not_crash(tmp_path: P
 
 
 def test_keys_are_made_once_and_only_their_secret_halves_are_secret(tmp_path: Path) -> None:
-    made = trust.make_keys(tmp_path)
+    made = keyring.make_keys(tmp_path)
     assert {path.name for path in made} == {"broker.key", "broker.key_secret", "worker.key", "worker.key_secret"}
     assert {path.stat().st_mode & 0o777 for path in made if path.suffix == ".key_secret"} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in made if path.suffix == ".key"} == {0o644}
     before = {path: path.read_bytes() for path in made}
-    assert trust.make_keys(tmp_path) == []
+    assert keyring.make_keys(tmp_path) == []
     assert {path: path.read_bytes() for path in made} == before
-    public, secret = trust.key_pair(tmp_path / "broker.key_secret")
-    assert zmq.curve_public(secret) == public == trust.public_key(tmp_path / "broker.key")
-    assert trust.worker_keys(tmp_path) == {trust.public_key(tmp_path / "workers" / "worker.key")}
+    public, secret = keyring.key_pair(tmp_path / "broker.key_secret")
+    assert zmq.curve_public(secret) == public == keyring.public_key(tmp_path / "broker.key")
+    assert keyring.public_key(tmp_path / "workers" / "worker.key") in keyring.WorkerKeys(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 import zmq
 from warden_machine import ALICE, BOB, OPERATOR, SETTINGS, T0, Machine, Qpu, sequence
 
-from warden import trust, wire
+from warden import keyring, trust, wire
 from warden.client import task_number
 from warden.model import (
     SECOND,
@@ -333,7 +333,7 @@ def stranger(standing_site: Site) -> Iterator[tuple[Site, zmq.Socket[bytes], byt
     connection = context.socket(zmq.DEALER)
     public, secret = zmq.curve_keypair()
     connection.curve_publickey, connection.curve_secretkey = public, secret
-    connection.curve_serverkey = trust.public_key(standing_site.config.broker_key)
+    connection.curve_serverkey = keyring.public_key(standing_site.config.broker_key)
     connection.linger = 0
     connection.connect(standing_site.config.client_endpoint)
     yield standing_site, connection, public
@@ -349,7 +349,7 @@ def ask(connection: zmq.Socket[bytes], body: wire.Message) -> Any:
 def test_a_credential_that_was_overheard_opens_nothing(stranger: tuple[Site, zmq.Socket[bytes], bytes]) -> None:
     # There: root's credential, sent again by somebody else, was root.
     site, connection, _ = stranger
-    broker_key = trust.public_key(site.config.broker_key)
+    broker_key = keyring.public_key(site.config.broker_key)
     other, _ = zmq.curve_keypair()
     overheard = trust.prove(other, broker_key, site.munge_socket)
     answer = ask(connection, wire.Hello(credential=overheard))
@@ -367,7 +367,7 @@ def test_a_credential_that_is_none_is_refused_and_the_broker_goes_on(
     # There: a status 500.
     site, connection, public = stranger
     assert ask(connection, wire.Hello(credential=credential)).code == "unauthenticated"
-    proof = trust.prove(public, trust.public_key(site.config.broker_key), site.munge_socket)
+    proof = trust.prove(public, keyring.public_key(site.config.broker_key), site.munge_socket)
     assert ask(connection, wire.Hello(credential=proof))["name"] == "fresnel"
     with site.client() as client:
         assert client.availability().state is State.READY

@@ -283,9 +283,9 @@ def test_without_munged_commands_that_need_a_user_say_so_and_status_still_works(
 
 def test_a_worker_with_an_unknown_key_is_not_taken(site: Site) -> None:
     site.start_broker()
-    for file in (site.room / "keys" / "worker.key_secret", site.room / "keys" / "workers" / "worker.key"):
-        file.unlink()
+    (site.room / "keys" / "worker.key_secret").unlink()
     site.warden("keys", check=True)
+    (site.room / "keys" / "workers" / "worker.key").unlink()
     worker = site.start_worker(wait=False)
     wait_until(lambda: 'what="connection to workers"' in site.log_of(site.broker), "the broker refuses it")
     assert site.state() is State.OFFLINE

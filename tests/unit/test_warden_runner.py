@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from warden import wire
 from warden.model import SECOND
 from warden.qpu.timing import Timing
-from warden.runner import Abandon, Action, Begin, Failure, Note, Runner, Send
+from warden.runner import Abandon, Action, Begin, Failure, Note, Reconnect, Runner, Send
 
 BEAT = 2 * SECOND
 T0 = 5_000 * SECOND
@@ -63,6 +63,13 @@ def beat(token: str = "") -> wire.WorkerBeat:
 
 
 # --- showing that it lives ---
+
+
+def test_it_connects_anew_again_and_again_while_nobody_answers() -> None:
+    runner = new()
+    attempts = [isinstance(runner.start(T0)[0], Reconnect)]
+    attempts += [isinstance(runner.tick(T0 + n * BEAT)[0], Reconnect) for n in range(1, 11)]
+    assert [n for n, again in enumerate(attempts) if again] == [4, 9]
 
 
 def test_it_tells_what_its_clock_shows() -> None:

@@ -12,7 +12,7 @@ import pytest
 import zmq
 from warden_site import AFM, NOBODY, SESSION, as_user, wait_until
 
-from warden import trust, wire
+from warden import keyring, trust, wire
 from warden.client import QuantumResource
 from warden.model import (
     BadRequestError,
@@ -277,7 +277,7 @@ def test_a_credential_works_for_its_own_connection_only(standing_site: Site) -> 
     context = zmq.Context()
     try:
         stranger = connected(context, standing_site)
-        broker_key = trust.public_key(standing_site.config.broker_key)
+        broker_key = keyring.public_key(standing_site.config.broker_key)
         mine, _ = zmq.curve_keypair()
         credential = trust.prove(mine, broker_key, standing_site.munge_socket)
         for _ in range(2):
@@ -305,7 +305,7 @@ def test_without_encryption_nobody_is_heard(standing_site: Site) -> None:
 def connected(context: zmq.Context[Any], site: Site) -> zmq.Socket[bytes]:
     stranger = context.socket(zmq.DEALER)
     stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
-    stranger.curve_serverkey = trust.public_key(site.config.broker_key)
+    stranger.curve_serverkey = keyring.public_key(site.config.broker_key)
     stranger.connect(site.config.client_endpoint)
     return stranger
 

@@ -1,0 +1,128 @@
+"""Keys in files: the broker's pair, the workers' pairs, and the next pair of a broker whose key is being changed.
+
+In the folder of the broker's keys:
+
+    broker.key, broker.key_secret              the broker's
+    broker.next.key, broker.next.key_secret    the one that it will have next (`warden keys --next`, `--switch`)
+    worker.key_secret, workers/*.key           a worker's, and the public halves of all workers that the broker takes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import zmq.auth
+
+from warden.model import ConfigurationError, ConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BROKER, NEXT, WORKER, WORKERS = "broker", "broker.next", "worker", "workers"
+
+
+def make_keys(folder: Path) -> list[Path]:
+    """Make what is missing of the broker's and the worker's key pairs, and say what was made."""
+    with _writing(folder):
+        for public in (folder, folder / WORKERS):
+            public.mkdir(parents=True, exist_ok=True)
+            public.chmod(0o755)
+        return [*_make(folder, BROKER, folder), *_make(folder, WORKER, folder / WORKERS)]
+
+
+def make_next(folder: Path) -> list[Path]:
+    """Make the pair that the broker shall have next, where there is none yet, and say what was made."""
+    with _writing(folder):
+        return _make(folder, NEXT, folder)
+
+
+def switch(folder: Path) -> None:
+    """Make the next pair of the broker its pair. What a crash leaves half done, another call finishes.
+
+    Raises:
+        ConflictError: There is no next pair.
+    """
+    if not (folder / f"{NEXT}.key_secret").exists():
+        raise ConflictError(f"there is no next key in {folder}: `warden keys --next` makes one")
+    with _writing(folder):
+        if (folder / f"{NEXT}.key").exists():
+            (folder / f"{NEXT}.key").rename(folder / f"{BROKER}.key")
+        (folder / f"{NEXT}.key_secret").rename(folder / f"{BROKER}.key_secret")
+
+
+def broker_keys(path: Path) -> tuple[bytes, ...]:
+    """The broker's public key in `path`, and the one that it will have next, if it lies beside."""
+    following = path.with_name(f"{path.stem}.next{path.suffix}")
+    return (public_key(path), public_key(following)) if following.exists() else (public_key(path),)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    # zmq writes the secret half with the mode that it is left; nobody else may read it at any time.
+    umask = os.umask(0o077)
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"cannot make keys in {folder}: {error.strerror}") from None
+    finally:
+        os.umask(umask)
+
+
+def _make(folder: Path, name: str, public: Path) -> list[Path]:
+    secret = folder / f"{name}.key_secret"
+    if secret.exists():
+        return []
+    zmq.auth.create_certificates(folder, name)
+    (folder / f"{name}.key").chmod(0o644)
+    (folder / f"{name}.key").rename(public / f"{name}.key")
+    return [secret, public / f"{name}.key"]
+
+
+def public_key(path: Path) -> bytes:
+    return _load(path)[0]
+
+
+def key_pair(path: Path) -> tuple[bytes, bytes]:
+    public, secret = _load(path)
+    if secret is None:
+        raise ConfigurationError(f"{path} holds no secret key: run `warden keys`")
+    return public, secret
+
+
+class WorkerKeys:
+    """The public keys of the workers that the broker takes, as they are in the folder at each moment."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read them.
+
+        Raises:
+            ConfigurationError: One of the files is no key.
+        """
+        self._folder = folder / WORKERS
+        self._changed = 0
+        self._keys: frozenset[bytes] = frozenset()
+        self._look()
+
+    def __contains__(self, key: bytes) -> bool:
+        with contextlib.suppress(ConfigurationError):
+            self._look()
+        return key in self._keys
+
+    def _look(self) -> None:
+        changed = self._folder.stat().st_mtime_ns if self._folder.is_dir() else 0
+        if changed != self._changed:
+            self._keys = frozenset(public_key(path) for path in sorted(self._folder.glob("*.key")))
+            self._changed = changed
+
+
+def _load(path: Path) -> tuple[bytes, bytes | None]:
+    try:
+        return zmq.auth.load_certificate(path)
+    except OSError as error:
+        why = error.strerror or "it is not there"
+        raise ConfigurationError(f"cannot read the key {path}: {why}; `warden keys` makes keys") from None
+    except ValueError:
+        raise ConfigurationError(f"{path} is no key: `warden keys` makes keys") from None
