@@ -16,8 +16,6 @@ from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, Ward
 
 VERSION = 2
 
-_PARTS = 200_000
-
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Uid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 TaskId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -379,8 +377,8 @@ def _packb(value: Any) -> bytes:
 
 def _unpackb(frame: bytes) -> dict[str, Any]:
     try:
-        # Nothing that a broker says has so many parts.
-        value = msgpack.unpackb(frame, max_array_len=_PARTS, max_map_len=_PARTS)
+        # What it says of its own lengths is believed as far as the frame reaches; a result may have very many parts.
+        value = msgpack.unpackb(frame)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise BadRequestError(f"not a message ({type(error).__name__})") from None
     if not isinstance(value, dict):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warden import wire
-from warden.model import ERRORS, BadRequestError, BusyError, UnavailableError, WardenError
+from warden.model import ERRORS, BadRequestError, BusyError, Task, TaskStatus, UnavailableError, WardenError
 
 REQUESTS = [
     wire.Hello(credential="MUNGE:x:"),
@@ -196,6 +196,37 @@ def test_any_answer_is_understood_or_unavailable(value: Any) -> None:
             wire.unpack_answer(frame)
         except UnavailableError as error:
             assert "\n" not in error.text  # noqa: PT017
+
+
+def test_a_result_arrives_however_many_bitstrings_it_has() -> None:
+    counts = {f"{number:018b}": 1 for number in range(250_000)}
+    task = Task(
+        id=1,
+        session="s",
+        uid=1,
+        shots=250_000,
+        qubits=18,
+        key="k",
+        submitted=0,
+        status=TaskStatus.COMPLETED,
+        counts=counts,
+    )
+    _, answer = wire.unpack_answer(wire.pack_answer(1, task))
+    assert wire.convert(answer, Task).counts == counts
+
+
+@pytest.mark.parametrize(
+    "lie", [b"\xdf\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xdd\x00\x10\x00\x00"]
+)
+def test_an_answer_that_says_to_be_larger_than_it_is_is_refused_before_room_is_made_for_it(lie: bytes) -> None:
+    frame = b"\x83\xa1v" + msgpack.packb(wire.VERSION) + b"\xa2id\x01\xa2ok" + lie
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnavailableError, match="cannot be understood"):
+            wire.unpack_answer(frame)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.binary())
