@@ -35,8 +35,14 @@ _LONGEST_RUN = 86400 * SECOND
 _SHORTEST_KEEP = 3600 * SECOND
 # Longer than any operator means; sums of such durations are still dates that a calendar can show.
 _LONGEST = 10**10 * SECOND
+# At most so long a QPU is left alone at first; that doubles six times.
+_LONGEST_RETRY = 365 * 86400 * SECOND
 # Shot rates that arithmetic with floats and microseconds bears.
 _RATES = (1e-6, 1e9)
+
+
+# TOML's numbers have no end; the wire's and the store's have.
+_Number = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
 
 
 def networks(texts: Iterable[str], where: str) -> tuple[ipaddress.IPv4Network, ...]:
@@ -70,13 +76,13 @@ class QpuSection(_Section, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=64)] = "qpu"
     device: str = "AnalogDevice"
     emulator: Literal["qutip", "echo"] = "qutip"
-    qubits: Annotated[int, msgspec.Meta(ge=1)] = 14
+    qubits: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 14
     places: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     shot_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     overhead: Duration = Duration(2 * SECOND)
     longest_run: Duration = Duration(3600 * SECOND)
     """No run is longer; a task of more shots gets several. So long the QPU may be kept from a task of a higher class."""
-    failures: Annotated[int, msgspec.Meta(ge=1)] = 3
+    failures: _Number = 3
     """So many failed runs in a row take the QPU offline ..."""
     retry: Duration = Duration(300 * SECOND)
     """... for so long, and for twice as long when it fails again."""
@@ -91,6 +97,8 @@ class QpuSection(_Section, frozen=True, kw_only=True):
             raise ValueError("longest_run must be at most 1d: windows are planned for a week")
         if self.retry < SECOND:
             raise ValueError("retry must be at least 1 s")
+        if self.retry > _LONGEST_RETRY:
+            raise ValueError("retry must be at most 365d: it doubles six times")
 
     @property
     def timing(self) -> Timing:
@@ -120,7 +128,7 @@ class SessionSection(_Section, frozen=True, kw_only=True):
     lease: Duration = Duration(600 * SECOND)
     unseen: Duration = Duration(3600 * SECOND)
     """So long, and no less than a lease, use alone renews a session whose job no execution host says to live."""
-    max_shots: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_shots: _Number | None = None
     max_qpu_time: Duration | None = None
 
     def __post_init__(self) -> None:
@@ -133,9 +141,9 @@ class LimitSection(_Section, frozen=True, kw_only=True):
 
     shots: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] = 100_000
     sequence_bytes: Annotated[int, msgspec.Meta(ge=1, le=64 * 2**20)] = 8 * 2**20
-    queued_per_user: Annotated[int, msgspec.Meta(ge=1)] = 1_000
-    queued: Annotated[int, msgspec.Meta(ge=1)] = 10_000
-    sessions_per_user: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    queued_per_user: _Number = 1_000
+    queued: _Number = 10_000
+    sessions_per_user: _Number = 10_000
     keep: Duration = Duration(90 * 86400 * SECOND)
 
     def __post_init__(self) -> None:
@@ -167,7 +175,7 @@ class ClassSection(_Section, frozen=True, kw_only=True):
     users: tuple[str | int, ...] = ()
     queues: _Names = ()
     projects: _Names = ()
-    max_shots: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_shots: _Number | None = None
     """What a session of this class may use, in place of what `session` says."""
     max_qpu_time: Duration | None = None
 
@@ -217,7 +225,7 @@ class CalibrationSection(_Section, frozen=True, kw_only=True):
 
     duration: Duration
     every: Duration | None = None
-    after_shots: Annotated[int, msgspec.Meta(ge=1, lt=2**62)] | None = None
+    after_shots: _Number | None = None
     offset: Duration = Duration(0)
     kind: Literal["calibrating", "maintenance"] = "calibrating"
     reason: str = ""
@@ -295,6 +303,10 @@ class Config(_Section, frozen=True, kw_only=True):
             raise ValueError("two classes have the same name")
         if sum(section.after_shots is not None for section in self.calibration) > 1:
             raise ValueError("two calibrations say after_shots: any calibration begins the count anew, so say it once")
+        if self.timing.estimate(self.limits.shots) >= _LONGEST:
+            raise ValueError(
+                "limits.shots at qpu.shot_rate take longer than a calendar can show: lower the one or raise the other"
+            )
 
 
 learn(Config)

@@ -140,10 +140,8 @@ class Engine:
 
     def _carried_out(self, effect: Effect) -> list[Outgoing]:
         match effect:
-            case Answer(to=asked, result=result):
-                return [Outgoing(Door.CLIENTS, asked.peer, wire.pack_answer(asked.correlation, result))]
-            case Refuse(to=asked, error=error):
-                return [Outgoing(Door.CLIENTS, asked.peer, wire.pack_refusal(asked.correlation, error))]
+            case Answer(to=asked) | Refuse(to=asked):
+                return [Outgoing(Door.CLIENTS, asked.peer, _packed(effect))]
             case Tell(peer=peer, body=wire.StartRun() as run):
                 try:
                     run = msgspec.structs.replace(run, sequence=self._store.sequence(run.task))
@@ -162,6 +160,20 @@ class Engine:
         core = Core(self._settings, self._calendar, self._store, self._new_id, self._store.remember())
         core.trouble = self._trouble
         return core
+
+
+def _packed(effect: Answer | Refuse) -> bytes:
+    """The answer as it travels. It has been decided and is on disk: that it cannot travel is told to who asked alone."""
+    correlation = effect.to.correlation
+    try:
+        if isinstance(effect, Answer):
+            return wire.pack_answer(correlation, effect.result)
+        return wire.pack_refusal(correlation, effect.error)
+    except Exception:
+        log.exception("a bug of the broker: its answer to %s cannot be sent", type(effect.to.body).__name__)
+        return wire.pack_refusal(
+            correlation, WardenError("this request hits a bug of the broker, see its log: its answer cannot be sent")
+        )
 
 
 def read_request(peer: bytes, uid: int | None, frame: bytes) -> Asked:

@@ -145,6 +145,29 @@ def test_a_request_that_hits_a_bug_is_refused_and_those_of_the_same_turn_are_not
     assert not broker.failing
 
 
+@pytest.mark.parametrize("said", [2**64, "\ud800", object()])
+def test_an_answer_that_cannot_be_sent_is_refused_to_who_asked_and_the_others_have_theirs(
+    broker: Engine, monkeypatch: pytest.MonkeyPatch, said: Any
+) -> None:
+    monkeypatch.setattr(Core, "availability", lambda *_: said)
+    monkeypatch.setattr(Core, "_target", refuse)
+    asked = [
+        Asked(b"a", 1, ROOT, wire.GetAvailability()),
+        Asked(b"b", 2, ROOT, wire.GetTarget()),
+        Asked(b"c", 3, ROOT, ACQUIRE),
+    ]
+    heard = answers(broker.turn([hello(), *asked], T0)[-3:])
+    assert "cannot be sent" in heard[b"a"]["error"]["text"]
+    assert "cannot be sent" in heard[b"b"]["error"]["text"]
+    assert "ok" in heard[b"c"]
+    assert not broker.failing
+
+
+def refuse(*_: Any) -> None:
+    """With words that no wire takes."""
+    raise BadRequestError("\ud800")
+
+
 def test_what_nobody_says_again_is_taken_in_when_the_disk_is_back(
     broker: Engine, disk: Disk, handled: list[Event]
 ) -> None:
