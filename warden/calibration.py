@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FOREVER: Micros = 2**62
-# Windows that are followed one after the other before we believe that they never leave a gap.
+# Windows that are followed one after the other before we believe that they never leave a gap, or do not know how long.
 _PARTS = 10_000
 
 
@@ -130,7 +130,10 @@ class Calendar(msgspec.Struct, frozen=True):
         return min((change for change in changes if change != _FOREVER), default=None)
 
     def longest_gap(self) -> Micros | None:
-        """The longest time that the rules ever leave between two windows; None without rules."""
+        """The longest time that the rules ever leave between two windows, 0 if they leave none.
+
+        None without rules, and for rules that come together too seldom for us to look at all windows between.
+        """
         return _longest_gap(self.rules) if self.rules else None
 
     def _joined(self, time: Micros) -> Iterator[Window]:
@@ -162,16 +165,17 @@ class Calendar(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def _longest_gap(rules: tuple[Rule, ...]) -> Micros:
+def _longest_gap(rules: tuple[Rule, ...]) -> Micros | None:
     period = math.lcm(*(rule.every for rule in rules))
     longest, end = 0, None
     for window in itertools.islice(Calendar(rules)._joined(0), _PARTS):  # noqa: SLF001 - the same module's
         if end is not None:
             longest = max(longest, window.start - end)
-        if window.start > 2 * period:
-            break
+        # From the first window's end on, after a period all comes again; a window of a period has no gap behind it.
+        if window.start > 2 * period or _end(window) - window.start >= period:
+            return longest
         end = window.end
-    return longest
+    return None
 
 
 def _later(one: Window, other: Window) -> Window:

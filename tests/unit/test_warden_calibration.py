@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from warden import calibration
 from warden.calibration import Calendar, Rule
 from warden.model import HORIZON, SECOND, ConfigurationError, Outcome, State, Window
 
@@ -310,16 +311,32 @@ def test_the_next_change_is_the_next_edge_of_any_window(calendar: Calendar, time
     assert calendar.next_change(time) == min(edges(calendar, time), default=None)
 
 
-@settings(max_examples=300)
-@given(st.lists(small_rules, min_size=1, max_size=2).map(tuple))
-def test_the_longest_gap_is_the_longest_free_stretch_of_a_whole_period(rules: tuple[Rule, ...]) -> None:
+def longest_free_stretch(rules: tuple[Rule, ...]) -> int:
     calendar, longest, stretch = Calendar(rules), 0, 0
     # Two periods and a half, from a moment that is blocked.
     start = next(moment for moment in range(200) if blocked(calendar, moment))
     for moment in range(start, start + 330):
         stretch = 0 if blocked(calendar, moment) else stretch + 1
         longest = max(longest, stretch)
-    assert calendar.longest_gap() == longest
+    return longest
+
+
+one_or_two = st.lists(small_rules, min_size=1, max_size=2).map(tuple)
+
+
+@settings(max_examples=300)
+@given(one_or_two)
+def test_the_longest_gap_is_the_longest_free_stretch_of_a_whole_period(rules: tuple[Rule, ...]) -> None:
+    assert Calendar(rules).longest_gap() == longest_free_stretch(rules)
+
+
+@settings(max_examples=300)
+@given(one_or_two, st.integers(1, 60))
+def test_a_longest_gap_for_which_not_all_windows_were_looked_at_is_unknown(rules: tuple[Rule, ...], parts: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_PARTS", parts)
+        found = calibration._longest_gap.__wrapped__(rules)
+    assert found in {None, longest_free_stretch(rules)}
 
 
 # --- long stretches of time ---

@@ -208,6 +208,17 @@ def test_a_task_that_fits_between_no_two_windows_is_refused() -> None:
         machine.start(machine.session())
 
 
+def test_rules_that_beat_so_slowly_that_nobody_knows_their_longest_gap_refuse_no_task() -> None:
+    every = 60 * SECOND
+    first = Rule(every=every, duration=40 * SECOND)
+    second = Rule(every=every + 1000, duration=40 * SECOND, offset=30 * SECOND)
+    # Without a gap in their first days; after 30,000 periods they fall together and leave 20 s.
+    machine = Machine(Calendar((first, second)), now=30_000 * every + 41 * SECOND)
+    qpu = Qpu(machine)
+    task = machine.start(machine.session(), 10)
+    assert qpu.take().task == task.id
+
+
 # --- what became of windows ---
 
 HOURLY = Rule(every=3600 * SECOND, duration=60 * SECOND, offset=1800 * SECOND)
