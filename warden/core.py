@@ -183,10 +183,7 @@ class Core:
             case wire.ListTasks() as body:
                 result = self._list_tasks(asked.uid, body)
             case wire.ListSessions() as body:
-                uid = self._whose(asked.uid, everybody=body.everybody)
-                result = self._ledger.archive.sessions(
-                    uid=uid, job=body.job, ended=body.ended, before=body.before, limit=body.limit
-                )
+                result = self._list_sessions(asked.uid, body)
             case wire.AddWindow() as body:
                 result = self._planner.add(body, asked.uid, now)
             case wire.MoveWindow() as body:
@@ -340,6 +337,17 @@ class Core:
         whose = self._whose(uid, everybody=body.everybody)
         found = self._ledger.archive.tasks(uid=whose, session=body.session, before=body.before, limit=body.limit)
         return [task.public() for task in found]
+
+    def _list_sessions(self, uid: int | None, body: wire.ListSessions) -> list[Session]:
+        whose = self._whose(uid, everybody=body.everybody)
+        if body.before is not None and self._ledger.session(body.before) is None:
+            # Nobody knows any more which ones are older: an empty page would say that there are none.
+            raise NotFoundError(
+                "the session below which this page begins is not kept any more: list anew, from the newest"
+            )
+        return self._ledger.archive.sessions(
+            uid=whose, job=body.job, ended=body.ended, before=body.before, limit=body.limit
+        )
 
     def _target(self) -> str:
         if self._dispatcher.device is None:

@@ -196,6 +196,21 @@ def test_an_operator_sees_and_stops_everybody_s_but_starts_nothing_in_their_name
             machine.ask(wire.TaskStart(session=session.id, sequence=sequence(), shots=1, key="k"), uid)
 
 
+def test_a_page_that_begins_below_what_is_forgotten_is_refused_where_nobody_knows_what_is_older() -> None:
+    machine, qpu = ready(keep=3600 * SECOND, lease=86400 * SECOND)
+    first, second = machine.session(job="1"), machine.session(job="2")
+    older, forgotten, newer = machine.start(first), machine.start(second), machine.start(first)
+    machine.ask(wire.Release(session=second.id))
+    qpu.die()
+    machine.later(3700)
+    assert machine.disk.session(second.id) is machine.disk.task(forgotten.id) is None
+    with pytest.raises(NotFoundError, match="not kept any more: list anew"):
+        machine.ask(wire.ListSessions(ended=True, before=second.id), ALICE)
+    # Of tasks everybody knows: their numbers say it.
+    assert [task.id for task in machine.ask(wire.ListTasks(before=newer.id), ALICE)] == [older.id]
+    assert [task.id for task in machine.ask(wire.ListTasks(before=forgotten.id), ALICE)] == [older.id]
+
+
 @pytest.mark.parametrize("body", [wire.ListTasks(everybody=True), wire.ListSessions(everybody=True)])
 def test_everybody_s_lists_are_for_operators(body: wire.Message) -> None:
     machine, _ = ready()
