@@ -100,7 +100,7 @@ class Broker:
             try:
                 self._engine = Engine(self._settings, self._config.calendar, self._store, lambda: str(uuid.uuid4()))
             except StoreError as error:
-                raise ConfigurationError(f"cannot use the store {path}: {error}") from None
+                raise ConfigurationError(f"cannot use the store {path}: {error.__cause__ or error}") from None
             undo.pop_all()
 
     def serve(self) -> None:

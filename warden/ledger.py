@@ -12,7 +12,7 @@ import msgspec
 
 from warden import policy
 from warden.events import Answer, Archive, Asked, Effect, Keep, Note, Remembered, Settings, Usage
-from warden.model import SECOND, Micros, Session, Task, TaskStatus, brief, clock
+from warden.model import SECOND, Micros, Session, Task, TaskStatus, WardenError, brief, clock
 from warden.queue import Queue
 
 if TYPE_CHECKING:
@@ -123,7 +123,11 @@ class Ledger:
 
     def account(self, task: Task, now: Micros, *, shots: int = 0, qpu_time: Micros = 0, wait_time: Micros = 0) -> None:
         """Add what a task used to its session's account, also after the session has ended, and to its user's share."""
-        session = self.session(task.session)
+        try:
+            session = self.session(task.session)
+        except WardenError:
+            # It has ended, and nobody can read it any more: the run counts all the same.
+            session = None
         if session is None:
             return
         self.keep_session(

@@ -6,6 +6,8 @@ read with the `sqlite3` command when everything else is down. Nothing is durable
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +16,14 @@ import msgspec
 
 from warden import schema
 from warden.events import Almanac, Device, Keep, KeepAlmanac, Prune, Remembered, Usage
-from warden.model import ConfigurationError, PastWindow, Session, Task
+from warden.model import ConfigurationError, PastWindow, Session, Task, WardenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.events import Effect
+
+log = logging.getLogger("warden.broker")
 
 # Records that one Prune forgets, at most: others wait for their answers meanwhile.
 _BITE = 500
@@ -27,6 +31,10 @@ _BITE = 500
 
 class StoreError(Exception):
     """The disk does not do what it must: full, read-only, or failing."""
+
+
+class DamagedError(StoreError, WardenError):
+    """What was asked for is on the disk and cannot be read: the request is refused, and all others go on."""
 
 
 class Store:
@@ -38,11 +46,14 @@ class Store:
         Raises:
             ConfigurationError: It cannot be opened, is no store, is newer than this program, or has another holder.
         """
+        self._rotten = False
         try:
             if isinstance(path, Path):
                 # Everybody's sequences and results are in it, and in the files that SQLite makes beside it.
                 path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
+            # Whether a record is text at all is found out with the rest of it.
+            self._db.text_factory = bytes
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"cannot use the store {path}: {_why(error)}") from None
         try:
@@ -109,16 +120,18 @@ class Store:
             sessions=tuple(self._read(Session, "SELECT record FROM sessions WHERE open ORDER BY acquired, id")),
             tasks=tuple(self._read(Task, "SELECT record FROM tasks WHERE live ORDER BY id")),
             almanac=next(iter(self._read(Almanac, "SELECT record FROM state WHERE name = 'almanac'")), Almanac()),
-            device=next(iter(self._read(Device, "SELECT record FROM state WHERE name = 'device'")), None),
+            # What cannot be read of it, the worker says again.
+            device=next(iter(self._legible(Device, "SELECT record FROM state WHERE name = 'device'")), None),
             usage=tuple(self._read(Usage, "SELECT record FROM usage ORDER BY name, uid")),
             next_task=1 if highest is None else highest + 1,
         )
 
     def sequence(self, task: int) -> str:
         rows = self._rows("SELECT sequence FROM sequences WHERE task = ?", task)
-        return str(rows[0][0]) if rows else ""
+        # A damaged one is the worker's to refuse: that fails its own task, and nothing else.
+        return str(rows[0][0], "utf-8", "replace") if rows else ""
 
-    # --- the core's archive ---
+    # --- the core's archive: of one record DamagedError is raised, from lists it is left out ---
 
     def task(self, number: int) -> Task | None:
         return next(iter(self._read(Task, "SELECT record FROM tasks WHERE id = ?", number)), None)
@@ -133,10 +146,10 @@ class Store:
     def tasks(self, *, uid: int | None, session: str | None, before: int | None, limit: int) -> list[Task]:
         # A plus hides a column from SQLite's planner: a session has few tasks, its user may have very many.
         whose = "uid = ?" if session is None else "+uid = ?"
-        where, values = _where({whose: uid, "session = ?": session, "id < ?": before})
+        where, values = _where({whose: uid, "session = ?": session, "id < ?": before}, always="json_valid(record)")
         # A page of results would be megabytes.
         record = "json_remove(record, '$.counts', '$.log')"
-        return self._read(Task, f"SELECT {record} FROM tasks {where} ORDER BY id DESC LIMIT ?", *values, limit)  # noqa: S608
+        return self._legible(Task, f"SELECT {record} FROM tasks {where} ORDER BY id DESC LIMIT ?", *values, limit)  # noqa: S608
 
     def sessions(
         self, *, uid: int | None, job: str | None, ended: bool, before: str | None, limit: int
@@ -144,12 +157,13 @@ class Store:
         older = "(acquired, id) < (SELECT acquired, id FROM sessions WHERE id = ?)"
         # As above; and a partial index is used only where its own condition stands.
         whose = "uid = ?" if ended and job is None else "+uid = ?"
-        where, values = _where({whose: uid, "job = ?": job, older: before}, always="TRUE" if ended else "open")
+        always = f"{'TRUE' if ended else 'open'} AND json_valid(record)"
+        where, values = _where({whose: uid, "job = ?": job, older: before}, always=always)
         query = f"SELECT record FROM sessions {where} ORDER BY acquired DESC, id DESC LIMIT ?"  # noqa: S608
-        return self._read(Session, query, *values, limit)
+        return self._legible(Session, query, *values, limit)
 
     def past_windows(self, limit: int) -> list[PastWindow]:
-        return self._read(PastWindow, "SELECT record FROM past ORDER BY rowid DESC LIMIT ?", limit)
+        return self._legible(PastWindow, "SELECT record FROM past ORDER BY rowid DESC LIMIT ?", limit)
 
     # --- how records are kept ---
 
@@ -194,6 +208,16 @@ class Store:
         self._run("INSERT INTO past VALUES (?, ?, ?)", window.id, window.start, _encode(past))
 
     def _prune(self, before: int) -> None:
+        if self._rotten:
+            return
+        try:
+            self._forget(before)
+        except StoreError as error:
+            # This transaction is lost. What is damaged stays from now on, so that no other one is.
+            self._rotten = _damaged(error.__cause__)
+            raise
+
+    def _forget(self, before: int) -> None:
         # The newest task stays: numbers go on from it. Those of open sessions do too: a request may still be repeated.
         self._run(
             "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE NOT live AND finished < ? AND session NOT IN"
@@ -217,16 +241,41 @@ class Store:
             raise StoreError(str(error)) from error
 
     def _read(self, kind: type[Any], query: str, *values: Any) -> list[Any]:
-        try:
-            return [msgspec.json.decode(row[0], type=kind) for row in self._rows(query, *values)]
-        except msgspec.DecodeError as error:
-            raise StoreError(f"a record cannot be read: {error}") from error
+        return [_decode(kind, row[0]) for row in self._rows(query, *values)]
+
+    def _legible(self, kind: type[Any], query: str, *values: Any) -> list[Any]:
+        found = []
+        for row in self._rows(query, *values):
+            with contextlib.suppress(DamagedError):
+                found.append(_decode(kind, row[0]))
+        return found
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
+            if _damaged(error):
+                raise _damage(error) from error
             raise StoreError(str(error)) from error
+
+
+def _decode(kind: type[Any], record: bytes) -> Any:
+    try:
+        return msgspec.json.decode(record, type=kind)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise _damage(error) from error
+
+
+def _damage(error: Exception) -> DamagedError:
+    """For the operator in full; the user whose request meets it may not know whose record it is."""
+    log.error("a record of the store cannot be read: %s", error)
+    return DamagedError("a record of the broker's store cannot be read: tell the operator of the QPU")
+
+
+def _damaged(error: BaseException | None) -> bool:
+    """Whether SQLite has met a damaged page. It leaves the transaction alone then, as after no other error."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 def _why(error: Exception) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from warden_machine import ALICE, ROOT, SETTINGS, T0, sequence
+from warden_machine import ALICE, BOB, ROOT, SETTINGS, T0, sequence
 
 from warden import engine, wire
 from warden.calibration import Calendar
@@ -166,6 +166,48 @@ def test_an_answer_that_cannot_be_sent_is_refused_to_who_asked_and_the_others_ha
 def refuse(*_: Any) -> None:
     """With words that no wire takes."""
     raise BadRequestError("\ud800")
+
+
+def test_a_record_that_cannot_be_read_is_the_trouble_of_who_asks_for_it_alone(broker: Engine, disk: Disk) -> None:
+    session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
+    start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
+    broker.turn([Asked(b"a", 2, ALICE, start)], T0 + 1)
+    task = disk.task(1)
+    assert task is not None
+    assert task.run is not None
+    finished = wire.RunFinished(instance="i", token=task.run.token, shots=5, counts={"01": 5}, time=1)
+    broker.turn([Reported(b"w", finished)], T0 + 2)
+    disk._db.execute("UPDATE tasks SET record = '{broken'")
+    asked = [
+        Asked(b"a", 3, ALICE, wire.GetTask(task=1)),
+        Asked(b"b", 4, ALICE, start),
+        Asked(b"c", 5, ALICE, wire.ListTasks()),
+        Asked(b"d", 6, ROOT, wire.Acquire(job="8", uid=BOB, host="node1")),
+        Asked(b"e", 7, None, wire.GetAvailability()),
+    ]
+    heard = answers(broker.turn(asked, T0 + 3))
+    for alone in (heard[b"a"], heard[b"b"]):
+        assert "cannot be read: tell the operator" in alone["error"]["text"]
+    assert heard[b"c"]["ok"] == []
+    assert heard[b"d"]["ok"]["job"] == "8"
+    assert heard[b"e"]["ok"]["state"] == "ready"
+    assert not broker.failing
+
+
+def test_the_last_run_of_a_session_that_cannot_be_read_any_more_ends_like_any_other(broker: Engine, disk: Disk) -> None:
+    session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
+    start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
+    broker.turn([Asked(b"a", 2, ALICE, start)], T0 + 1)
+    task = disk.task(1)
+    assert task is not None
+    assert task.run is not None
+    broker.turn([Asked(b"a", 3, ROOT, wire.Release(session=session))], T0 + 2)
+    disk._db.execute("UPDATE sessions SET record = '{broken'")
+    finished = wire.RunFinished(instance="i", token=task.run.token, shots=0, counts={}, time=1)
+    (told,) = broker.turn([Reported(b"w", finished)], T0 + 3)
+    assert wire.unpack(told.frame, wire.ToWorker) == wire.ForgetRun(token=task.run.token)
+    assert not broker.failing
+    assert disk.remember().tasks == ()
 
 
 def test_what_nobody_says_again_is_taken_in_when_the_disk_is_back(

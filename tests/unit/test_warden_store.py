@@ -22,7 +22,7 @@ from warden.model import (
     Window,
 )
 from warden.schema import SCHEMA
-from warden.store import Store, StoreError
+from warden.store import DamagedError, Store, StoreError
 
 STORES = Path(__file__).parent.parent / "samples" / "stores"
 SESSION = Session(id="s1", uid=1001, job="7", host="node1", acquired=10, expires=20)
@@ -310,6 +310,73 @@ def test_a_damaged_store_is_reported_and_not_used(path: Path) -> None:
     damaged.close()
 
 
+BROKEN = ["{broken", "{}", "[]", "", "text", b"{\xff}"]
+
+
+@pytest.mark.parametrize("record", BROKEN)
+def test_a_record_that_cannot_be_read_is_left_out_of_lists_and_refused_alone(path: Path, record: str | bytes) -> None:
+    store = Store(path)
+    ended = Session(**{**_fields(SESSION), "id": "s0", "acquired": 5, "ended": 15})
+    done = [Task(**{**_fields(TASK), "id": n, "key": str(n), "status": TaskStatus.FAILED}) for n in (1, 2, 3)]
+    past = PastWindow(Window(5, 6, State.CALIBRATING), Outcome.HELD)
+    keep(store, Keep(SESSION), Keep(ended), *map(Keep, done), KeepAlmanac(Almanac(), (past, past)))
+    for statement in (
+        "UPDATE tasks SET record = ? WHERE id = 2",
+        "UPDATE sessions SET record = ? WHERE id = 's0'",
+        "UPDATE past SET record = ? WHERE rowid = 1",
+    ):
+        store._db.execute(statement, (record,))
+    for look in (lambda: store.task(2), lambda: store.task_by_key("s1", "2"), lambda: store.session("s0")):
+        with pytest.raises(DamagedError, match="cannot be read: tell the operator") as caught:
+            look()
+        assert_line(caught.value.text)
+    assert [task.id for task in store.tasks(uid=None, session=None, before=None, limit=9)] == [3, 1]
+    assert store.sessions(uid=None, job=None, ended=True, before=None, limit=9) == [SESSION]
+    assert store.past_windows(9) == [past]
+    assert store.remember().sessions == (SESSION,)
+    store.close()
+
+
+@pytest.mark.parametrize("table", ["sessions", "tasks", "state"])
+def test_without_what_a_broker_goes_on_with_it_does_not_start(path: Path, table: str) -> None:
+    store = Store(path)
+    keep(store, Keep(SESSION), Keep(TASK, "x"), KeepAlmanac(Almanac()))
+    store._db.execute(f"UPDATE {table} SET record = '{{broken'")
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.remember()
+    store.close()
+
+
+def test_a_damaged_page_is_trouble_for_what_stood_on_it_only(path: Path) -> None:
+    store = Store(path)
+    done = [
+        Task(
+            **{**_fields(TASK), "id": n, "key": str(n), "finished": n, "status": TaskStatus.FAILED, "error": "x" * 3000}
+        )
+        for n in range(1, 9)
+    ]
+    keep(store, *map(Keep, done))
+    store.close()
+    content = bytearray(path.read_bytes())
+    page = content.index(_mark(done[1])) // 4096 * 4096
+    content[page : page + 16] = bytes(16)
+    path.write_bytes(content)
+    store = Store(path)
+    assert store.remember().next_task == 9
+    keep(store, Keep(TASK, "x"))
+    with pytest.raises(DamagedError, match="cannot be read: tell the operator"):
+        store.task(2)
+    assert store.task(8) == done[7]
+    # To forget what is old meets that page, and is tried once.
+    with pytest.raises(StoreError, match="malformed"):
+        keep(store, Keep(SESSION), Prune(100))
+    store.rollback()
+    assert store.session("s1") is None
+    keep(store, Keep(SESSION), Prune(100))
+    assert store.session("s1") == SESSION
+    store.close()
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert_refused(tmp_path / "nowhere" / "warden.db", "No such file")
 
@@ -352,6 +419,11 @@ def assert_refused(path: Path, why: str) -> None:
 def assert_line(text: str) -> None:
     assert text
     assert "\n" not in text
+
+
+def _mark(task: Task) -> bytes:
+    """How its record begins on the disk."""
+    return f'{{"id":{task.id},"session"'.encode()
 
 
 def _fields(record: Session | Task) -> dict[str, object]:
