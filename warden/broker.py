@@ -13,6 +13,7 @@ import zmq
 
 from warden import engine, journal, keyring, signals, trust, wire
 from warden.clock import Clock
+from warden.config import LARGEST_RESULT
 from warden.engine import Door, Engine, Outgoing
 from warden.events import REFUSED, Enrolled, Started, Stepped, Tick
 from warden.holder import Holder
@@ -38,7 +39,8 @@ _TURN = 500
 _AWAY = 3
 # Connections whose user we remember; a forgotten one is asked again.
 _KNOWN = 100_000
-# A message is a sequence and some words; a larger one ends its connection before it fills our memory.
+# A client's message is a sequence and some words, a worker's a result; a larger one ends its connection before it fills
+# our memory.
 _WORDS = 64 * 1024
 # What is taken in at once, however large the messages are.
 _TURN_BYTES = 32 * 2**20
@@ -73,8 +75,9 @@ class Broker:
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind("inproc://zeromq.zap.01")
-            self._clients = self._bind(b"clients", config.broker.clients)
-            self._workers = self._bind(b"workers", config.broker.workers)
+            self._clients = self._bind(b"clients", config.broker.clients, self._settings.max_sequence)
+            # As for any configuration: a task may have been accepted under another one.
+            self._workers = self._bind(b"workers", config.broker.workers, LARGEST_RESULT)
         except ConfigurationError:
             self.close()
             raise
@@ -207,13 +210,13 @@ class Broker:
 
     # --- sockets ---
 
-    def _bind(self, domain: bytes, addresses: tuple[str, ...]) -> zmq.Socket[bytes]:
+    def _bind(self, domain: bytes, addresses: tuple[str, ...], largest: int) -> zmq.Socket[bytes]:
         server = self._context.socket(zmq.ROUTER)
         server.curve_server = True
         server.curve_secretkey = self._secret
         server.zap_domain = domain
         server.linger = 200
-        server.maxmsgsize = self._settings.max_sequence + _WORDS
+        server.maxmsgsize = largest + _WORDS
         # What libzmq may hold for a connection that sends faster than we read.
         server.rcvhwm = _AHEAD
         server.sndhwm = _BEHIND

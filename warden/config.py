@@ -37,6 +37,10 @@ _SHORTEST_KEEP = 3600 * SECOND
 _LONGEST = 10**10 * SECOND
 # At most so long a QPU is left alone at first; that doubles six times.
 _LONGEST_RETRY = 365 * 86400 * SECOND
+# What the broker takes at once of a worker: the counts of a task.
+LARGEST_RESULT = 256 * 2**20
+# Of each bitstring its length and its count, as msgpack writes them.
+_COUNTED = 3 + 5
 # Shot rates that arithmetic with floats and microseconds bears.
 _RATES = (1e-6, 1e9)
 
@@ -286,6 +290,12 @@ class Config(_Section, frozen=True, kw_only=True):
         return self.qpu.timing
 
     @property
+    def largest_result(self) -> int:
+        """Bytes that the counts of a task may have on the wire: each shot another bitstring, as far as there are some."""
+        different = min(self.limits.shots, 1 << min(self.qpu.qubits, 32))
+        return different * (self.qpu.qubits + _COUNTED)
+
+    @property
     def calendar(self) -> Calendar:
         rules = [section.rule() for section in self.calibration]
         return Calendar(
@@ -303,6 +313,11 @@ class Config(_Section, frozen=True, kw_only=True):
             raise ValueError("two classes have the same name")
         if sum(section.after_shots is not None for section in self.calibration) > 1:
             raise ValueError("two calibrations say after_shots: any calibration begins the count anew, so say it once")
+        if self.largest_result > LARGEST_RESULT:
+            raise ValueError(
+                f"the result of a task may come to {self.largest_result} bytes, and {LARGEST_RESULT} can be handed in: "
+                "lower limits.shots or qpu.qubits"
+            )
         if self.timing.estimate(self.limits.shots) >= _LONGEST:
             raise ValueError(
                 "limits.shots at qpu.shot_rate take longer than a calendar can show: lower the one or raise the other"

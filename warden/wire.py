@@ -28,6 +28,7 @@ Span = Annotated[int, msgspec.Meta(gt=0, lt=2**60)]
 Token = Annotated[str, msgspec.Meta(max_length=64)]
 Label = Annotated[str, msgspec.Meta(max_length=255)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+_QUBITS = 100_000
 
 
 class Message(
@@ -195,7 +196,7 @@ class WorkerHello(Message, frozen=True, kw_only=True):
     instance: Id
     device: str
     device_name: Annotated[str, msgspec.Meta(max_length=100)]
-    qubits: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    qubits: Annotated[int, msgspec.Meta(ge=1, le=_QUBITS)]
     clock: Time
     token: Token = ""
 
@@ -218,7 +219,7 @@ class RunFinished(Message, frozen=True, kw_only=True):
     instance: Id
     token: Token
     shots: Count
-    counts: dict[Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[01]+\Z")], Count]
+    counts: dict[Annotated[str, msgspec.Meta(max_length=_QUBITS, pattern=r"^[01]+\Z")], Count]
     time: Time
     error: Annotated[str, msgspec.Meta(max_length=2000)] = ""
     fault: Literal["", "task", "device"] = ""

@@ -7,8 +7,11 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zmq
+from warden_machine import sequence
+from warden_site import LIMIT
 
-from warden import clock, wire
+from warden import clock, keyring, wire
 from warden.broker import Broker
 from warden.clock import Clock, Reading, step
 from warden.engine import Engine
@@ -48,6 +51,33 @@ def test_a_turn_s_answers_go_to_the_clients_that_asked(site: Site, monkeypatch: 
         broker._turn([Asked(b"a", 1, 0, wire.GetPlan()), Asked(b"b", 2, 0, wire.ListSessions())])
     assert answers[b"a"]["ok"] == {"windows": [], "added": []}
     assert answers[b"b"]["id"] == 2
+
+
+def test_a_result_is_handed_in_however_much_smaller_the_sequences_are(site: Site) -> None:
+    config = site.configure(qpu={"qubits": 20}, limits={"sequence_bytes": 2**16})
+    site.start_broker()
+    counts = {f"{number:020b}": 1 for number in range(60_000)}
+    context = zmq.Context()
+    try:
+        worker = context.socket(zmq.DEALER)
+        worker.linger = 0
+        worker.curve_publickey, worker.curve_secretkey = keyring.key_pair(config.broker.keys / "worker.key_secret")
+        worker.curve_serverkey = keyring.public_key(config.broker_key)
+        worker.connect(config.worker_endpoint)
+        worker.send(
+            wire.pack(wire.WorkerHello(instance="w", device="{}", device_name="AnalogDevice", qubits=20, clock=0))
+        )
+        with site.resource() as qpu:
+            task = qpu.task_start(sequence(20), len(counts))
+            run = None
+            while not isinstance(run, wire.StartRun):
+                assert worker.poll(LIMIT * 1000), "the broker orders the run"
+                run = wire.unpack(worker.recv(), wire.ToWorker)
+            result = wire.RunFinished(instance="w", token=run.token, shots=len(counts), counts=counts, time=1)
+            worker.send(wire.pack(result))
+            assert qpu.wait(task, LIMIT) == counts
+    finally:
+        context.destroy(linger=0)
 
 
 def test_before_all_else_the_core_hears_that_the_broker_has_come_up(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from warden import config
+from warden import config, wire
 from warden.model import SECOND, ConfigurationError, State
 
 
@@ -77,6 +78,7 @@ def test_sections_of_others_are_left_to_them(path: Path) -> None:
         ("[broker]\nstate = 'here'", "broker.state: 'here' is no absolute path"),
         ("[access]\noperators = [1.5]", "access.operators[0]"),
         ("[limits]\nshots = 0", "limits.shots"),
+        ("[limits]\nshots = 2000000\n[qpu]\nqubits = 200", "lower limits.shots or qpu.qubits"),
         ("[limits]\nqueued = 4611686018427387904", "limits.queued"),
         (f"[limits]\nsessions_per_user = {10**20}", "limits.sessions_per_user"),
         (f"[session]\nmax_shots = {10**20}", "session.max_shots"),
@@ -96,6 +98,15 @@ def test_a_mistake_is_named_in_one_line_with_the_file(path: Path, text: str, com
     assert complaint in caught.value.text
     assert str(path) in caught.value.text
     assert "\n" not in caught.value.text
+
+
+@pytest.mark.parametrize(("shots", "qubits"), [(1, 1), (300, 5), (1000, 31), (1000, 32), (1000, 255), (1000, 256)])
+def test_no_result_of_a_task_is_larger_than_the_configuration_reckons_with(path: Path, shots: int, qubits: int) -> None:
+    settings = load(path, f"[limits]\nshots = {shots}\n[qpu]\nqubits = {qubits}\n")
+    counts = {f"{number:0{qubits}b}": 2**31 - 1 for number in range(min(shots, 2**qubits))}
+    result = wire.RunFinished(instance="i", token="t", shots=shots, counts=counts, time=1)
+    words = len(wire.pack(replace(result, counts={})))
+    assert 0 < len(wire.pack(result)) - words <= settings.largest_result + 4
 
 
 def test_a_file_that_is_missing_a_folder_or_not_text_is_named(path: Path) -> None:
