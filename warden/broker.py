@@ -39,9 +39,8 @@ _TURN = 500
 _AWAY = 3
 # Connections whose user we remember; a forgotten one is asked again.
 _KNOWN = 100_000
-# A client's message is a sequence and some words, a worker's a result; a larger one ends its connection before it fills
-# our memory.
-_WORDS = 64 * 1024
+# libzmq measures messages as they are encrypted.
+_CURVE = 64
 # What is taken in at once, however large the messages are.
 _TURN_BYTES = 32 * 2**20
 # Messages of a connection that wait for their turn, and answers that wait for it to read.
@@ -75,9 +74,9 @@ class Broker:
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind("inproc://zeromq.zap.01")
-            self._clients = self._bind(b"clients", config.broker.clients, self._settings.max_sequence)
+            self._clients = self._bind(b"clients", config.broker.clients, engine.largest_request(self._settings))
             # As for any configuration: a task may have been accepted under another one.
-            self._workers = self._bind(b"workers", config.broker.workers, LARGEST_RESULT)
+            self._workers = self._bind(b"workers", config.broker.workers, engine.WORDS + LARGEST_RESULT)
         except ConfigurationError:
             self.close()
             raise
@@ -187,7 +186,7 @@ class Broker:
             if len(message) == 2:  # noqa: PLR2004 - the peer and its message
                 yield message
 
-    def _hello(self, frame: zmq.Frame, hello: wire.Hello) -> dict[str, Any]:
+    def _hello(self, frame: zmq.Frame, hello: wire.Hello) -> wire.Greeting:
         key = _key(frame)
         try:
             uid = trust.verify(hello.credential, key.encode(), self._public, self._config.access)
@@ -197,7 +196,7 @@ class Broker:
         self._users[key] = uid
         if len(self._users) > _KNOWN:
             self._users.popitem(last=False)
-        return {"uid": uid, "name": self._settings.name}
+        return engine.greeting(uid, self._settings)
 
     def _user(self, frame: zmq.Frame) -> int | None:
         if self._config.access.identity == "kernel":
@@ -216,7 +215,8 @@ class Broker:
         server.curve_secretkey = self._secret
         server.zap_domain = domain
         server.linger = 200
-        server.maxmsgsize = largest + _WORDS
+        # A larger message ends its connection before it fills our memory.
+        server.maxmsgsize = largest + _CURVE
         # What libzmq may hold for a connection that sends faster than we read.
         server.rcvhwm = _AHEAD
         server.sndhwm = _BEHIND

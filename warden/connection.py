@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zmq
 
 from warden import keyring, trust, wire
-from warden.model import ConfigurationError, UnauthenticatedError, UnavailableError
+from warden.model import ConfigurationError, LimitError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:
     from warden.config import Config
@@ -40,6 +40,7 @@ class Connection:
         self._socket: zmq.Socket[bytes] | None = None
         self._public = b""
         self._known = False
+        self._largest: int | None = None
         self._correlation = 0
 
     def close(self) -> None:
@@ -59,7 +60,8 @@ class Connection:
         while (left := end - time.monotonic()) > 0:
             try:
                 if not anonymous and not self._known and self._config.access.identity == "munge":
-                    self._exchange(self._hello(), min(left, self._again))
+                    greeting = wire.convert(self._exchange(self._hello(), min(left, self._again)), wire.Greeting)
+                    self._largest = greeting.largest
                     self._known, introductions = True, introductions + 1
                 return wire.convert(self._exchange(body, min(left, patience + self._again)), kind)
             except UnauthenticatedError:
@@ -81,7 +83,13 @@ class Connection:
     def _exchange(self, body: wire.Message, patience: float) -> Any:
         connection = self._connected()
         self._correlation += 1
-        connection.send(wire.pack_request(self._correlation, body))
+        frame = wire.pack_request(self._correlation, body)
+        if self._largest is not None and len(frame) > self._largest:
+            # It would end the connection without a word.
+            raise LimitError(
+                f"this request has {len(frame)} bytes, and the broker takes {self._largest}: send a smaller one"
+            )
+        connection.send(frame)
         end = time.monotonic() + patience
         while connection.poll(max(0, round((end - time.monotonic()) * 1000))):
             correlation, result = wire.unpack_answer(connection.recv())

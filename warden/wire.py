@@ -51,6 +51,14 @@ class Hello(Message, frozen=True, kw_only=True):
     credential: Annotated[str, msgspec.Meta(max_length=4096)]
 
 
+class Greeting(msgspec.Struct, frozen=True):
+    """The answer to Hello. `largest`: bytes of the largest message that this broker takes of a client, if it says so."""
+
+    uid: int
+    name: str
+    largest: int | None = None
+
+
 class GetAvailability(Message, frozen=True, kw_only=True):
     pass
 
@@ -334,7 +342,7 @@ class _Answer(msgspec.Struct):
     error: _Refusal | msgspec.UnsetType = msgspec.UNSET
 
 
-learn(_Answer)
+learn(_Answer, Greeting)
 
 
 def unpack_answer(frame: bytes) -> tuple[int, Any]:

@@ -53,7 +53,7 @@ while True:
     turn += 1
     if sys.argv[1:] == ["forbids"]:
         hello = isinstance(wire.unpack_request(frame), wire.Hello)
-        answer = wire.pack_answer(number, {}) if hello else wire.pack_refusal(
+        answer = wire.pack_answer(number, wire.Greeting(0, "")) if hello else wire.pack_refusal(
             number, model.ForbiddenError("this user may not use this QPU: ask its operator"))
     server.send_multipart([peer, answer])
 """

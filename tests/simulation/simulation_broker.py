@@ -267,12 +267,12 @@ class BrokerHost:
             self._network.down("clients", peer, engine.refusal(frame, error))
         return []
 
-    def _hello(self, key: str, hello: wire.Hello) -> dict[str, Any]:
+    def _hello(self, key: str, hello: wire.Hello) -> wire.Greeting:
         uid, of, end = hello.credential.partition(":")
         if not of or end != key:
             raise UnauthenticatedError("this credential is not for this connection")
         self._users[key] = int(uid)
-        return {"uid": int(uid), "name": self._scenario.settings.name}
+        return engine.greeting(int(uid), self._scenario.settings)
 
     # --- its sleep ---
 

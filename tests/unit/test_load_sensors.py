@@ -212,7 +212,8 @@ class FakeBroker(threading.Thread):
                 self.asked.append(asked)
                 if isinstance(asked, self.mute):
                     continue
-                answer = wire.pack_answer(number, availability() if isinstance(asked, wire.GetAvailability) else 1)
+                answers = {wire.GetAvailability: availability(), wire.Hello: wire.Greeting(0, "fresnel")}
+                answer = wire.pack_answer(number, answers.get(type(asked), 1))
                 self._socket.send_multipart([peer, b"garbage" if isinstance(asked, self.fails) else answer])
 
     def close(self) -> None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
+from msgspec.structs import replace
 from warden_site import AFM, NOBODY, SESSION, as_user, wait_until
 
 from warden import keyring, trust, wire
-from warden.client import QuantumResource
+from warden.client import Client, QuantumResource
+from warden.engine import WORDS
 from warden.model import (
     BadRequestError,
     ConflictError,
@@ -271,6 +273,24 @@ def test_a_message_that_is_too_large_ends_the_connection_and_nothing_else(
     finally:
         stranger.disable_monitor()
         context.destroy(linger=0)
+
+
+def test_a_request_that_is_too_large_for_the_broker_is_refused_in_words(standing_site: Site) -> None:
+    config = standing_site.config
+    lax = replace(config, limits=replace(config.limits, sequence_bytes=2**30))
+    largest = config.limits.sequence_bytes + WORDS
+    with Client(config=lax, timeout=20) as client:
+
+        def start(size: int) -> None:
+            request = wire.TaskStart(session=SESSION, sequence="", shots=1, key="k")
+            head = len(wire.pack_request(2, request)) + 4  # of a long text the head is longer
+            client.task_start(SESSION, "x" * (size - head), 1, key="k")
+
+        for size in (largest + 1, 2 * largest):
+            with pytest.raises(LimitError, match=f"this request has {size} bytes, and the broker takes {largest}"):
+                start(size)
+        with pytest.raises(LimitError, match=f"the sequence is larger than {config.limits.sequence_bytes} bytes"):
+            start(largest)
 
 
 def test_a_credential_works_for_its_own_connection_only(standing_site: Site) -> None:
