@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from warden_machine import ALICE, BOB, ROOT, SETTINGS, T0, sequence
 
 from warden import engine, wire
@@ -68,9 +69,9 @@ def handled(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     return events
 
 
-def fresh(disk: Disk) -> Engine:
+def fresh(disk: Disk, **settings: Any) -> Engine:
     ids = map(str, itertools.count(1))
-    return Engine(SETTINGS, Calendar(), disk, lambda: f"id-{next(ids)}")
+    return Engine(replace(SETTINGS, **settings), Calendar(), disk, lambda: f"id-{next(ids)}")
 
 
 def answers(sent: list[Outgoing]) -> dict[bytes, dict[str, Any]]:
@@ -91,6 +92,21 @@ def test_one_turn_answers_all_that_was_asked_and_its_times_are_the_turn_s(broker
     assert heard[b"a"]["id"] == 1
     assert heard[b"a"]["ok"]["time"] == T0
     assert heard[b"b"] == {"v": wire.VERSION, "id": 2, "ok": {"windows": [], "added": []}}
+
+
+def test_all_that_is_asked_in_one_turn_shares_one_commit(disk: Disk) -> None:
+    broker = fresh(disk, places=50)
+    broker.turn([hello(), Tick()], T0)
+    statements: list[str] = []
+    disk._db.set_trace_callback(statements.append)
+    jobs = [str(number) for number in range(50)]
+    asked = [Asked(job.encode(), 1, ROOT, wire.Acquire(job=job, uid=ALICE, host="node1")) for job in jobs]
+    heard = answers(broker.turn(asked, T0 + 1))
+    assert [heard[job.encode()]["ok"]["job"] for job in jobs] == jobs
+    assert sum(statement.startswith("INSERT INTO sessions") for statement in statements) == 50
+    # The first and the last are all of their kind: nothing is written outside.
+    assert (statements[0], statements[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
+    assert sum(statement.startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE")) for statement in statements) == 2
 
 
 def test_a_run_leaves_with_its_sequence(broker: Engine) -> None:
