@@ -39,6 +39,8 @@ _LATEST: Micros = 32_503_680_000 * SECOND
 
 # Windows are told of from HORIZON on: so often we look for those that come into sight.
 _SIGHT = 3600 * SECOND
+# What opens in a second that the clock shows twice, a leap second, opens twice, and has been held once.
+_LEAP = SECOND
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -252,7 +254,7 @@ def _times(window: Window) -> dict[str, str]:
 
 def _account(rule: Rule, accounted: Micros, now: Micros) -> tuple[Micros, list[PastWindow]]:
     """What became of the rule's windows since `accounted`, and until when that is now known."""
-    if accounted > now + rule.duration:
+    if accounted > now + rule.duration + _LEAP:
         # The clock has been set back.
         accounted = now
     past = []
