@@ -109,8 +109,6 @@ class Worker:
         self._attempts += 1
         connection.linger = 200
         connection.reconnect_ivl_max = 2_000
-        connection.heartbeat_ivl = 5_000
-        connection.heartbeat_timeout = 15_000
         # Beats to a broker that is away are of no use later.
         connection.sndhwm = 10
         address = self._config.worker_endpoint
