@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from warden import authority, wire
+from warden import admission, authority, wire
 from warden.dispatch import Dispatcher
 from warden.events import (
     REFUSED,
@@ -44,7 +44,6 @@ from warden.model import (
     BusyError,
     ConflictError,
     ForbiddenError,
-    LimitError,
     Micros,
     NotFoundError,
     Session,
@@ -274,8 +273,8 @@ class Core:
         if session.ended is not None:
             raise ForbiddenError(f"the session has ended: {session.end_reason}")
         authority.check_user(session.uid, self._members, self._settings.name)
-        self._check_limits(session.uid, body)
-        self._check_budget(session, body)
+        admission.check_limits(self._settings, self._ledger.queue, session.uid, body)
+        admission.check_budget(self._settings, session, self._ledger.tasks_of(session), body)
         device = self._dispatcher.device
         qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._qubits)
         if self._never_fits:
@@ -290,40 +289,6 @@ class Core:
             now=now,
         )
         return task.public()
-
-    def _check_limits(self, uid: int, body: wire.TaskStart) -> None:
-        limits = self._settings
-        if not 1 <= body.shots <= limits.max_shots:
-            raise BadRequestError(f"shots must be between 1 and {limits.max_shots}, not {body.shots}")
-        if len(body.sequence.encode()) > limits.max_sequence:
-            raise LimitError(f"the sequence is larger than {limits.max_sequence} bytes")
-        needed = limits.timing.estimate(body.shots)
-        if body.within is not None and needed > body.within:
-            raise BadRequestError(
-                f"{body.shots} shots take {needed / SECOND:g} s, and you want them within {body.within / SECOND:g} s"
-            )
-        waiting = self._ledger.queue
-        if len(waiting) >= limits.max_queued:
-            raise LimitError(f"{len(waiting)} tasks wait for the QPU already: try again later")
-        if waiting.of(uid) >= limits.max_queued_per_user:
-            raise LimitError(f"{limits.max_queued_per_user} of your tasks wait for the QPU already: wait for some")
-
-    def _check_budget(self, session: Session, body: wire.TaskStart) -> None:
-        """What the session has used and what its tasks will use; the new one has to fit into the rest."""
-        unfinished = self._ledger.tasks_of(session)
-        if session.max_shots is not None:
-            left = max(0, session.max_shots - session.shots - sum(task.shots_left for task in unfinished))
-            if body.shots > left:
-                raise LimitError(f"this job may take {session.max_shots} shots, and {left} are left of them")
-        if session.max_qpu_time is not None:
-            estimate = self._settings.timing.estimate
-            promised = session.qpu_time + sum(estimate(task.shots_left) for task in unfinished)
-            left = max(0, session.max_qpu_time - promised)
-            if estimate(body.shots) > left:
-                raise LimitError(
-                    f"this job may use the QPU for {session.max_qpu_time / SECOND:g} s, {left / SECOND:g} s are left of "
-                    f"them, and {body.shots} shots take {estimate(body.shots) / SECOND:g} s"
-                )
 
     def _task_stop(self, uid: int | None, number: int, now: Micros) -> Task:
         task = self._visible(uid, number, now)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import policy, wire
+from warden import policy, results, wire
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
 from warden.health import Health
 from warden.ledger import told
@@ -210,7 +210,7 @@ class Dispatcher:
         run = active.run
         time = min(finished.time, max(0, now - run.started))
         refused = bool(finished.error) and finished.fault != "device"
-        failure = "" if refused else _failure(task, active, finished, now)
+        failure = "" if refused else results.problem(task, run, finished, now, stopping=active.stopping)
         shots = 0 if refused or failure else finished.shots
         self._ledger.account(task, now, shots=shots, qpu_time=time)
         self._planner.count_shots(shots)
@@ -227,7 +227,7 @@ class Dispatcher:
         if task.status.final:
             self._ledger.keep_task(told(task, f"run {task.runs} stopped", now))
             return
-        counts = _merged(task.counts, finished.counts) if shots else task.counts
+        counts = results.merged(task.counts, finished.counts) if shots else task.counts
         text = f"run {task.runs}: {shots} of {run.shots} shots in {time / SECOND:.3f} s"
         fruitless = 0 if shots or active.stopping else task.fruitless + 1
         task = replace(task, counts=counts, shots_done=task.shots_done + shots, fruitless=fruitless)
@@ -407,24 +407,3 @@ class Dispatcher:
     @property
     def _silence(self) -> Micros:
         return 3 * self._settings.heartbeat
-
-
-def _merged(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    return {bits: counts.get(bits, 0) + more.get(bits, 0) for bits in {**counts, **more}}
-
-
-def _failure(task: Task, active: _Active, finished: wire.RunFinished, now: Micros) -> str:
-    """Why a run does not count and has to be repeated, or nothing. A worker's words are checked like a user's."""
-    run, counts = active.run, finished.counts
-    lies = {
-        f"returned {finished.shots} shots where {run.shots} were asked for": finished.shots > run.shots,
-        "returned counts that do not add up to its shots": sum(counts.values()) != finished.shots,
-        "returned results that never came up": not all(counts.values()),
-        "returned bitstrings of another length than the register": any(len(bits) != task.qubits for bits in counts),
-    }
-    early = not active.stopping and run.deadline is not None and now < run.deadline
-    if finished.error:
-        return finished.error
-    if told_lies := [f"the QPU {lie}" for lie, is_told in lies.items() if is_told]:
-        return told_lies[0]
-    return "it ended before its limit, without a shot" if early and not finished.shots else ""

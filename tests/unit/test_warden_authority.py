@@ -27,6 +27,8 @@ PURE = [
     "calibration",
     "policy",
     "core",
+    "admission",
+    "results",
     "ledger",
     "queue",
     "planner",

@@ -1,0 +1,58 @@
+"""Whether a new task is taken at all: the site's limits, and what its session may still use. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from warden.model import SECOND, BadRequestError, LimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from warden import wire
+    from warden.events import Settings
+    from warden.model import Session, Task
+    from warden.queue import Queue
+
+
+def check_limits(settings: Settings, waiting: Queue, uid: int, body: wire.TaskStart) -> None:
+    """The limits of the site; `waiting` are all tasks that wait.
+
+    Raises:
+        BadRequestError: Such a task is never taken.
+        LimitError: It is too large, or too many wait already.
+    """
+    if not 1 <= body.shots <= settings.max_shots:
+        raise BadRequestError(f"shots must be between 1 and {settings.max_shots}, not {body.shots}")
+    if len(body.sequence.encode()) > settings.max_sequence:
+        raise LimitError(f"the sequence is larger than {settings.max_sequence} bytes")
+    needed = settings.timing.estimate(body.shots)
+    if body.within is not None and needed > body.within:
+        raise BadRequestError(
+            f"{body.shots} shots take {needed / SECOND:g} s, and you want them within {body.within / SECOND:g} s"
+        )
+    if len(waiting) >= settings.max_queued:
+        raise LimitError(f"{len(waiting)} tasks wait for the QPU already: try again later")
+    if waiting.of(uid) >= settings.max_queued_per_user:
+        raise LimitError(f"{settings.max_queued_per_user} of your tasks wait for the QPU already: wait for some")
+
+
+def check_budget(settings: Settings, session: Session, unfinished: Sequence[Task], body: wire.TaskStart) -> None:
+    """What the session has used and what its unfinished tasks will use; the new one has to fit into the rest.
+
+    Raises:
+        LimitError: It does not.
+    """
+    if session.max_shots is not None:
+        left = max(0, session.max_shots - session.shots - sum(task.shots_left for task in unfinished))
+        if body.shots > left:
+            raise LimitError(f"this job may take {session.max_shots} shots, and {left} are left of them")
+    if session.max_qpu_time is not None:
+        estimate = settings.timing.estimate
+        promised = session.qpu_time + sum(estimate(task.shots_left) for task in unfinished)
+        left = max(0, session.max_qpu_time - promised)
+        if estimate(body.shots) > left:
+            raise LimitError(
+                f"this job may use the QPU for {session.max_qpu_time / SECOND:g} s, {left / SECOND:g} s are left of "
+                f"them, and {body.shots} shots take {estimate(body.shots) / SECOND:g} s"
+            )
