@@ -235,6 +235,24 @@ def test_neither_path_nor_environment_leads_the_shell_astray(
     assert not (tmp_path / "sprung").exists()
 
 
+def test_only_what_grid_engine_sets_reaches_the_interpreter(programs: Callable[[str | None], Path]) -> None:
+    # PYZMQ_BACKEND=antigravity and BROWSER had root run a user's program, TZ had it read a FIFO of his, for ever.
+    names = ("TZ", "PYZMQ_BACKEND", "BROWSER", "OPENSSL_CONF", "LC_ALL", "HOME", "PATH", "JOB_ID")
+    forged = dict.fromkeys(names, "trap")
+    genuine = {"SGE_JOB_SPOOL_DIR": "/spool/7.1", "QUEUE": "*", "SGE_ROOT": "/a b", "SGE_CELL": "$(id)"}
+    ports = {"SGE_QMASTER_PORT": "6444", "SGE_EXECD_PORT": "6445"}
+    folder = programs("/usr/bin/env")
+    for hook in ("prolog", "epilog"):
+        for said in (genuine, genuine | ports, {}):
+            done = subprocess.run(
+                [folder / f"qpu-{hook}"], env=forged | said, capture_output=True, text=True, check=True, timeout=LIMIT
+            )
+            found = dict(line.split("=", 1) for line in done.stdout.splitlines()[1:])
+            # The shell that stands for the interpreter makes one itself.
+            found.pop("PWD", None)
+            assert found == said
+
+
 @pytest.mark.parametrize("hook", ["prolog", "epilog"])
 def test_hook_without_its_arguments_sends_the_job_back(hook: str) -> None:
     done = subprocess.run(
