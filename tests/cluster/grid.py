@@ -34,7 +34,8 @@ class Grid:
         """Submit a script; its number."""
         done = self.try_submit(script, *options, user=user)
         assert done.returncode == 0, done.stderr
-        return done.stdout.split(".")[0].strip()
+        # The last line: before it qsub warns of options that stand twice.
+        return done.stdout.splitlines()[-1].split(".")[0]
 
     def try_submit(self, script: str, *options: str, user: str = "alice") -> subprocess.CompletedProcess[str]:
         fixed = ["qsub", "-terse", "-S", "/bin/sh", "-N", "test", "-j", "y", "-o", f"/home/{user}/$JOB_ID.out"]
