@@ -84,9 +84,9 @@ ROOTS_ALONE = {
 MADE = """
 import json, subprocess, zmq
 from pathlib import Path
-from warden import trust
+from warden import keyring, trust
 public, secret = zmq.curve_keypair()
-told = trust.payload(public, trust.public_key(Path("/etc/warden/keys/broker.key")))
+told = trust.payload(public, keyring.public_key(Path("/etc/warden/keys/broker.key")))
 made = [subprocess.run(["munge"], input=told, capture_output=True, check=True).stdout.decode() for _ in range(2)]
 print(json.dumps([public.decode(), secret.decode(), *made]))
 """
@@ -95,13 +95,13 @@ print(json.dumps([public.decode(), secret.decode(), *made]))
 REPLAY = """
 import json, sys, zmq
 from pathlib import Path
-from warden import trust, wire
+from warden import keyring, wire
 from warden.model import WardenError
 task, credential, *keys = sys.argv[1:]
 public, secret = [key.encode() for key in keys] or zmq.curve_keypair()
 connection = zmq.Context().socket(zmq.DEALER)
 connection.curve_publickey, connection.curve_secretkey = public, secret
-connection.curve_serverkey = trust.public_key(Path("/etc/warden/keys/broker.key"))
+connection.curve_serverkey = keyring.public_key(Path("/etc/warden/keys/broker.key"))
 connection.linger = 0
 connection.connect("tcp://master:7610")
 said = []
