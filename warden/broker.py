@@ -10,9 +10,10 @@ import resource
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 import zmq
 
-from warden import engine, journal, keyring, signals, trust, wire
+from warden import authority, engine, journal, keyring, signals, trust, wire
 from warden.clock import Clock
 from warden.config import LARGEST_RESULT
 from warden.engine import Door, Engine, Outgoing
@@ -22,6 +23,7 @@ from warden.model import SECOND, ConfigurationError, WardenError
 from warden.roster import Roster
 from warden.settings import settings
 from warden.store import Store, StoreError
+from warden.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 
     from warden.authority import Members
     from warden.config import Config
-    from warden.events import Event
+    from warden.events import Asked, Event
 
 log = logging.getLogger("warden.broker")
+
+replace = msgspec.structs.replace
 
 # One turn takes in no more than this, so that answers leave in time under load.
 _TURN = 500
@@ -63,6 +67,7 @@ class Broker:
         self._workers_keys = keyring.WorkerKeys(config.broker.keys)
         self._clock = Clock()
         self._members = self._settings.members
+        self._uploads = Uploads(self._settings.max_sequence)
         self._users: collections.OrderedDict[str, int] = collections.OrderedDict()
         try:
             config.broker.state.mkdir(parents=True, exist_ok=True)
@@ -75,9 +80,9 @@ class Broker:
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind("inproc://zeromq.zap.01")
-            self._clients = self._bind(b"clients", config.broker.clients, engine.largest_request(self._settings))
+            self._clients = self._bind(b"clients", config.broker.clients, wire.LARGEST)
             # As for any configuration: a task may have been accepted under another one.
-            self._workers = self._bind(b"workers", config.broker.workers, engine.WORDS + LARGEST_RESULT)
+            self._workers = self._bind(b"workers", config.broker.workers, wire.LARGEST + LARGEST_RESULT)
         except ConfigurationError:
             self.close()
             raise
@@ -161,13 +166,22 @@ class Broker:
             peer, frame = message[0].bytes, message[-1].bytes
             try:
                 asked = engine.read_request(peer, self._user(message[-1]), frame)
-                if isinstance(asked.body, wire.Hello):
-                    welcome = wire.pack_answer(asked.correlation, self._hello(message[-1], asked.body))
-                    self._send(Outgoing(Door.CLIENTS, peer, welcome))
-                else:
-                    yield asked
+                match asked.body:
+                    case wire.Hello() as hello:
+                        self._answer(asked, self._hello(message[-1], hello))
+                    case wire.Part() as part:
+                        authority.check(part, asked.uid, self._members)
+                        self._answer(asked, self._uploads.add(asked.uid or 0, part))
+                    case wire.TaskStart(upload=str(upload)) as body if asked.uid is not None:
+                        text = self._uploads.text(asked.uid, upload)
+                        yield replace(asked, body=replace(body, sequence=text, upload=None))
+                    case _:
+                        yield asked
             except WardenError as error:
                 self._send(Outgoing(Door.CLIENTS, peer, engine.refusal(frame, error)))
+
+    def _answer(self, asked: Asked, result: Any) -> None:
+        self._send(Outgoing(Door.CLIENTS, asked.peer, wire.pack_answer(asked.correlation, result)))
 
     def _reports(self) -> Iterator[Event]:
         for message in self._messages(self._workers):
@@ -200,7 +214,7 @@ class Broker:
         self._users[key] = uid
         if len(self._users) > _KNOWN:
             self._users.popitem(last=False)
-        return engine.greeting(uid, self._settings)
+        return wire.Greeting(uid, self._settings.name)
 
     def _user(self, frame: zmq.Frame) -> int | None:
         if self._config.access.identity == "kernel":

@@ -17,6 +17,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Protocol, Self, SupportsIndex
 
+import msgspec
+
 from warden import config as configuration
 from warden import wire
 from warden.connection import Connection
@@ -26,6 +28,7 @@ from warden.model import (
     BadRequestError,
     ConflictError,
     ForbiddenError,
+    NotFoundError,
     PastWindow,
     Plan,
     Session,
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 _POLL = 5 * SECOND
 # Between two attempts of `wait` at a broker in trouble.
 _PAUSE = 0.5
+# Jobs that are named in one message, and how often a large sequence is sent before somebody is told.
+_JOBS, _UPLOADS = 1000, 3
 # How long `wait` bears a broker that is away: an acknowledged task outlives it.
 _OUTAGE = 900.0
 
@@ -113,7 +118,8 @@ class Client:
 
     def renew(self, *, host: str, jobs: tuple[str, ...]) -> int:
         """The host still sees these jobs; returns how many sessions that renewed."""
-        return self._connection.ask(wire.Renew(host=host, jobs=jobs), int)
+        parts = [jobs[n : n + _JOBS] for n in range(0, len(jobs), _JOBS)] or [()]
+        return sum(self._connection.ask(wire.Renew(host=host, jobs=part), int) for part in parts)
 
     def sessions(
         self,
@@ -151,7 +157,23 @@ class Client:
             key=key or str(uuid.uuid4()),
             within=None if within is None else max(1, round(within * SECOND)),
         )
-        return self._connection.ask(body, Task)
+        data = sequence.encode("utf-8", "surrogatepass")
+        return self._connection.ask(body, Task) if len(data) <= wire.PART else self._start_large(body, data)
+
+    def _start_large(self, body: wire.TaskStart, data: bytes) -> Task:
+        """In parts; once more where the broker has lost some, because it was started again."""
+        upload = str(uuid.uuid4())
+        body = msgspec.structs.replace(body, sequence="", upload=upload)
+        for attempt in range(_UPLOADS):
+            try:
+                for offset in range(0, len(data), wire.PART):
+                    part = wire.Part(upload=upload, offset=offset, data=data[offset : offset + wire.PART])
+                    self._connection.ask(part, int)
+                return self._connection.ask(body, Task)
+            except NotFoundError:
+                if attempt + 1 == _UPLOADS:
+                    raise
+        raise AssertionError
 
     def task(self, number: int, *, wait: float = 0.0, timeout: float | None = None) -> Task:
         """The task; with `wait`, as soon as it is final, at the latest after so many seconds.

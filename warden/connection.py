@@ -40,7 +40,7 @@ class Connection:
         self._socket: zmq.Socket[bytes] | None = None
         self._public = b""
         self._known = False
-        self._largest: int | None = None
+        self._largest = wire.LARGEST
         self._correlation = 0
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Connection:
         connection = self._connected()
         self._correlation += 1
         frame = wire.pack_request(self._correlation, body)
-        if self._largest is not None and len(frame) > self._largest:
+        if len(frame) > self._largest:
             # It would end the connection without a word.
             raise LimitError(
                 f"this request has {len(frame)} bytes, and the broker takes {self._largest}: send a smaller one"

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("warden.broker")
 
-# What is around a sequence, or a result, in a message.
-WORDS = 64 * 1024
 # Of what a worker says that nobody understands, so much is told.
 _QUOTED = 500
 
@@ -176,16 +174,6 @@ def _packed(effect: Answer | Refuse) -> bytes:
         return wire.pack_refusal(
             correlation, WardenError("this request hits a bug of the broker, see its log: its answer cannot be sent")
         )
-
-
-def largest_request(settings: Settings) -> int:
-    """Bytes of the largest message that is taken of a client."""
-    return settings.max_sequence + WORDS
-
-
-def greeting(uid: int, settings: Settings) -> wire.Greeting:
-    """What a client is told that has said who it is."""
-    return wire.Greeting(uid, settings.name, largest_request(settings))
 
 
 def read_request(peer: bytes, uid: int | None, frame: bytes) -> Asked:

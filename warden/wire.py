@@ -15,6 +15,8 @@ import msgspec
 from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, WardenError, learn
 
 VERSION = 2
+# Bytes of a part, and of the largest message that a client may send.
+PART, LARGEST = 64 * 1024, 128 * 1024
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Uid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -56,7 +58,7 @@ class Greeting(msgspec.Struct, frozen=True):
 
     uid: int
     name: str
-    largest: int | None = None
+    largest: int = LARGEST
 
 
 class GetAvailability(Message, frozen=True, kw_only=True):
@@ -85,14 +87,24 @@ class Renew(Message, frozen=True, kw_only=True):
     jobs: Annotated[tuple[Job, ...], msgspec.Meta(max_length=10_000)]
 
 
+class Part(Message, frozen=True, kw_only=True):
+    """Bytes of a sequence that is too large for one message, from `offset` on; the answer is how many there are now."""
+
+    upload: Id
+    offset: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=PART)]
+
+
 class TaskStart(Message, frozen=True, kw_only=True):
     """`key` makes the request repeatable: the same key in the same session is the same task.
 
-    `within`: fail the task if it is not done so long after its submission.
+    `upload`: the parts of this upload are the sequence, instead of `sequence`. `within`: fail the task if it is not done so
+    long after its submission.
     """
 
     session: Id
     sequence: str
+    upload: Id | None = None
     shots: int
     key: Id
     within: Span | None = None
@@ -180,6 +192,7 @@ Request = (
     | Acquire
     | Release
     | Renew
+    | Part
     | TaskStart
     | GetTask
     | TaskStop
@@ -292,7 +305,7 @@ def name_of(kind: type[Message]) -> str:
 
 
 def pack(body: Message) -> bytes:
-    return _packb({"v": VERSION, "body": msgspec.to_builtins(body)})
+    return _packb({"v": VERSION, "body": msgspec.to_builtins(body, builtin_types=(bytes,))})
 
 
 def unpack(frame: bytes, kind: Any) -> Any:
@@ -306,7 +319,7 @@ def unpack(frame: bytes, kind: Any) -> Any:
 
 
 def pack_request(correlation: int, body: Message) -> bytes:
-    return _packb({"v": VERSION, "id": correlation, "body": msgspec.to_builtins(body)})
+    return _packb({"v": VERSION, "id": correlation, "body": msgspec.to_builtins(body, builtin_types=(bytes,))})
 
 
 def correlation_of(frame: bytes) -> int:

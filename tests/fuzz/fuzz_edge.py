@@ -87,6 +87,7 @@ def meant(session: str) -> tuple[list[bytes], list[bytes]]:
         wire.Release(session=session),
         wire.Renew(host="node1", jobs=("7", "8.1")),
         wire.TaskStart(session=session, sequence=sequence(), shots=5, key="k", within=SECOND),
+        wire.Part(upload="u", offset=0, data=sequence().encode()),
         wire.GetTask(task=1, wait=SECOND),
         wire.TaskStop(task=1),
         wire.ListTasks(everybody=True, session=session, before=5, limit=3),

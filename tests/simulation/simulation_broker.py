@@ -272,7 +272,7 @@ class BrokerHost:
         if not of or end != key:
             raise UnauthenticatedError("this credential is not for this connection")
         self._users[key] = int(uid)
-        return engine.greeting(int(uid), self._scenario.settings)
+        return wire.Greeting(int(uid), self._scenario.settings.name)
 
     # --- its sleep ---
 

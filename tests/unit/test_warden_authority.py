@@ -29,6 +29,7 @@ PURE = [
     "core",
     "admission",
     "results",
+    "uploads",
     "ledger",
     "queue",
     "planner",

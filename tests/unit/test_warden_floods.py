@@ -43,6 +43,7 @@ message = {
     "forged credentials": wire.pack_request(1, wire.Hello(credential="MUNGE:AAAA:")),
     "requests of nobody": wire.pack_request(1, wire.ListTasks()),
     "garbage": os.urandom(2000),
+    "large frames": os.urandom(wire.LARGEST - 100),
     "questions, and reads no answer": wire.pack_request(1, wire.GetPlan(count=1000)),
 }[kind]
 connections = []
@@ -87,7 +88,14 @@ def megabytes(site: Site) -> int:
 
 @pytest.mark.parametrize(
     "kind",
-    ["questions", "forged credentials", "requests of nobody", "garbage", "questions, and reads no answer"],
+    [
+        "questions",
+        "forged credentials",
+        "requests of nobody",
+        "garbage",
+        "large frames",
+        "questions, and reads no answer",
+    ],
 )
 def test_whoever_floods_the_broker_hinders_nobody_else_and_leaves_nothing(flooded_site: Site, kind: str) -> None:
     site, before = flooded_site, descriptors(flooded_site)

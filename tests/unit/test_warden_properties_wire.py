@@ -23,7 +23,7 @@ EVERY = [
 LEAST, MOST = -(2**63), 2**64 - 1
 
 
-def values(kind: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - a table of types
+def values(kind: Any) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911 - a table of types
     """All values that a field's declaration allows."""
     match kind:
         case msgspec.inspect.IntType(ge=ge, gt=gt, le=le, lt=lt):
@@ -35,6 +35,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - a table of t
             return made.filter(lambda text: (least or 0) <= len(text) <= (most or len(text)))
         case msgspec.inspect.StrType(min_length=least, max_length=most):
             return st.text(st.characters(exclude_categories=["Cs"]), min_size=least or 0, max_size=min(most or 40, 40))
+        case msgspec.inspect.BytesType():
+            return st.binary(max_size=40)
         case msgspec.inspect.BoolType():
             return st.booleans()
         case msgspec.inspect.NoneType():
@@ -73,7 +75,7 @@ def test_every_message_that_may_be_said_arrives_as_it_was_said(
         assert (wire.correlation_of(frame), wire.unpack_request(frame)) == (correlation, said)
 
 
-def beyond(kind: Any) -> list[Any]:
+def beyond(kind: Any) -> list[Any]:  # noqa: PLR0911 - a table of types
     """Values that are just not allowed."""
     match kind:
         case msgspec.inspect.IntType(ge=ge, gt=gt, le=le, lt=lt):
@@ -81,6 +83,8 @@ def beyond(kind: Any) -> list[Any]:
             return [value for value in found if value is not None and LEAST <= value <= MOST]
         case msgspec.inspect.StrType(min_length=least, max_length=most):
             return ["0" * length for length in ((least or 0) - 1, (most or -2) + 1) if length >= 0]
+        case msgspec.inspect.BytesType(max_length=int(most)):
+            return [b"0" * (most + 1)]
         case msgspec.inspect.VarTupleType(item_type=item):
             return [[value] for value in beyond(item)]
         case msgspec.inspect.DictType(key_type=key, value_type=value):
@@ -104,6 +108,6 @@ EDGES = [
 def test_one_step_beyond_a_bound_is_refused(
     message: type[wire.Message], kind: Any, name: str, value: Any, data: st.DataObject
 ) -> None:
-    body = {**msgspec.to_builtins(data.draw(instances(message))), name: value}
+    body = {**msgspec.to_builtins(data.draw(instances(message)), builtin_types=(bytes,)), name: value}
     with pytest.raises(BadRequestError, match="malformed message"):
         wire.unpack(msgpack.packb({"v": wire.VERSION, "body": body}), kind)

@@ -15,7 +15,6 @@ from warden_site import AFM, NOBODY, SESSION, as_user, wait_until
 
 from warden import keyring, trust, wire
 from warden.client import Client, QuantumResource
-from warden.engine import WORDS
 from warden.model import (
     BadRequestError,
     ConflictError,
@@ -275,22 +274,24 @@ def test_a_message_that_is_too_large_ends_the_connection_and_nothing_else(
         context.destroy(linger=0)
 
 
-def test_a_request_that_is_too_large_for_the_broker_is_refused_in_words(standing_site: Site) -> None:
+def test_a_sequence_that_is_too_large_for_the_broker_is_refused_in_words(standing_site: Site) -> None:
     config = standing_site.config
     lax = replace(config, limits=replace(config.limits, sequence_bytes=2**30))
-    largest = config.limits.sequence_bytes + WORDS
     with Client(config=lax, timeout=20) as client:
+        for size in (config.limits.sequence_bytes + 1, 2 * config.limits.sequence_bytes):
+            with pytest.raises(LimitError, match=f"the sequence is larger than {config.limits.sequence_bytes} bytes"):
+                client.task_start(SESSION, "x" * size, 1)
 
-        def start(size: int) -> None:
-            request = wire.TaskStart(session=SESSION, sequence="", shots=1, key="k")
-            head = len(wire.pack_request(2, request)) + 4  # of a long text the head is longer
-            client.task_start(SESSION, "x" * (size - head), 1, key="k")
 
-        for size in (largest + 1, 2 * largest):
-            with pytest.raises(LimitError, match=f"this request has {size} bytes, and the broker takes {largest}"):
-                start(size)
-        with pytest.raises(LimitError, match=f"the sequence is larger than {config.limits.sequence_bytes} bytes"):
-            start(largest)
+@pytest.mark.parametrize("size", [wire.PART, wire.PART + 1, 3 * wire.PART, 8 * 2**20])
+def test_a_sequence_may_be_as_large_as_the_broker_says(qpu: QuantumResource, size: int) -> None:
+    text = AFM + " " * (size - len(AFM))
+    assert sum(qpu.wait(qpu.task_start(text, 5), 30).values()) == 5
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_sent(standing_site: Site) -> None:
+    with standing_site.client() as client, pytest.raises(LimitError, match=f"the broker takes {wire.LARGEST}"):
+        client.acquire(job="1", uid=0, queue="q" * 2 * wire.LARGEST)
 
 
 def test_a_credential_works_for_its_own_connection_only(standing_site: Site) -> None:

@@ -19,6 +19,7 @@ REQUESTS = [
     wire.Acquire(job="7.1", uid=1001, host="node1"),
     wire.Release(session="s"),
     wire.Renew(host="node1", jobs=("1", "2")),
+    wire.Part(upload="u", offset=5, data=b"\xff"),
     wire.TaskStart(session="s", sequence="{}", shots=100, key="k"),
     wire.GetTask(task=1, wait=5),
     wire.TaskStop(task=1),
