@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from warden.console import Group, config_option, json_option, print_json, table
+from warden.console import Group, config_option, json_option, one_line, print_json, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +69,28 @@ def remove(config: Path, as_json: bool) -> None:
     changes = deployment.plan({}, deployment.read_actual(configuration.load(config)))
     deployment.apply(changes)
     _show(changes, as_json, "nothing to do: there is nothing of ours in the cluster")
+
+
+@main.command("doctor")
+@config_option
+@json_option
+@click.pass_context
+def doctor(context: click.Context, config: Path, as_json: bool) -> None:
+    """Look for what is wrong on this host, and say what to do. Exit status 1 if something is bad.
+
+    Run it as root: on the broker's host, and on each execution host.
+    """
+    from gridengine.doctor import Verdict, examine
+
+    findings = list(examine(config))
+    if as_json:
+        print_json(findings)
+    else:
+        for one in findings:
+            click.echo(f"{one.verdict:8} {one.what:14} {one_line(one.seen)}")
+            if one.fix:
+                click.echo(f"{'':8} {'':14} -> {one.fix}")
+    context.exit(1 if any(one.verdict is Verdict.BAD for one in findings) else 0)
 
 
 @main.command("acct")

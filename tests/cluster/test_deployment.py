@@ -218,3 +218,27 @@ def test_queue_that_takes_interactive_jobs_is_warned_of(lab: Cluster) -> None:
     assert told.returncode == 0
     assert "all.q also takes interactive jobs" in told.stderr
     assert admin(lab, "plan").stderr == ""
+
+
+def examined(lab: Cluster, host: str) -> tuple[int, dict[str, str]]:
+    done = lab.run(host, ["qpu-admin", "doctor", "--json"], check=False)
+    return done.returncode, {found["what"]: found["verdict"] for found in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("host", [MASTER, *NODES])
+def test_the_doctor_finds_nothing_bad_on_a_host_that_is_well(lab: Cluster, host: str) -> None:
+    status, found = examined(lab, host)
+    # Whether links are protected is the machine's own matter.
+    assert found.pop("links") in {"ok", "warning"}
+    assert (status, set(found.values())) == (0, {"ok"}), found
+
+
+def test_the_doctor_says_what_is_bad_and_what_to_do(bare: Cluster) -> None:
+    shell(bare, f"chmod o+w {CONFIG}")
+    try:
+        done = admin(bare, "doctor")
+        assert done.returncode == 1
+        assert f"-> chmod go-w {CONFIG}" in done.stdout
+        assert "qpu-admin apply" in done.stdout
+    finally:
+        shell(bare, f"chmod o-w {CONFIG}")

@@ -1,0 +1,217 @@
+"""`qpu-admin doctor`: what is wrong on this host, and what to do about it.
+
+Each check looks at one thing that has hurt somebody: who may write what root runs and believes, the keys, MUNGE, the
+clocks, the broker, the hooks, the queues. A check that cannot look says why, and that is a finding, too.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import pwd
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gridengine import commands, configuration, deployment
+from warden import config as warden_config
+from warden import keyring, munge
+from warden.client import Client
+from warden.model import SECOND, State, WardenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gridengine.configuration import GridEngineSection
+    from warden.config import Config
+
+_OTHERS = 0o022
+# MUNGE bears five minutes; by seconds people begin to wonder about their windows.
+_CLOCK_WARNS, _CLOCK_FAILS = 2 * SECOND, 120 * SECOND
+_PATIENCE = 5.0
+_HOOK_LIMIT = 30.0
+
+
+class Verdict(enum.StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a check has seen, and what to do where that is not as it should be."""
+
+    verdict: Verdict
+    what: str
+    seen: str
+    fix: str = ""
+
+
+def examine(path: Path) -> Iterator[Finding]:
+    """Look at everything, on this host, as the configuration in `path` has it."""
+    yield from _attempt("configuration", lambda: _trusted("configuration", path))
+    try:
+        site, section = warden_config.load(path), configuration.load(path)
+    except WardenError as error:
+        yield Finding(Verdict.BAD, "configuration", error.text, "mend the file: nothing works without it")
+        return
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("kit", lambda: _trusted("kit", section.bin / "python")),
+        ("broker's key", lambda: _trusted("broker's key", site.broker_key)),
+        ("secret keys", lambda: _secrets(site.broker.keys)),
+        ("MUNGE", lambda: _munge(site)),
+        ("broker", lambda: _broker(site)),
+        ("links", _links),
+        ("hooks here", lambda: _hooks(section)),
+        ("cluster", lambda: _cluster(site, section)),
+        ("queues", lambda: _queues(section)),
+    ]
+    for what, check in checks:
+        yield from _attempt(what, check)
+
+
+def _attempt(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except WardenError as error:
+        yield Finding(Verdict.BAD, what, error.text)
+    except OSError as error:
+        yield Finding(Verdict.BAD, what, f"cannot look: {error}")
+
+
+def _trusted(what: str, path: Path) -> Iterator[Finding]:
+    """What root runs or believes is written by root alone, with all folders on the way there, wherever links lead."""
+    real = path.resolve(strict=True)
+    for place in dict.fromkeys((real, *real.parents, *path.absolute().parents)):
+        found = place.stat()
+        sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        if found.st_uid != 0 and not _is_keys_folder(place, what):
+            seen = f"{place} belongs to {_name(found.st_uid)}, and root believes it"
+            yield Finding(Verdict.BAD, what, seen, f"chown root {place}")
+            return
+        if found.st_mode & _OTHERS and not sticky:
+            seen = f"{place} may be written by others than its owner, and root believes it"
+            yield Finding(Verdict.BAD, what, seen, f"chmod go-w {place}")
+            return
+    yield Finding(Verdict.OK, what, f"{path}: only root may write it")
+
+
+def _is_keys_folder(place: Path, what: str) -> bool:
+    """The folder of the keys, and what lies in it, belong to the user who runs the broker."""
+    return what == "broker's key" and (place.suffix == ".key" or (place / f"{keyring.BROKER}.key").exists())
+
+
+def _secrets(folder: Path) -> Iterator[Finding]:
+    here = sorted(folder.glob("*.key_secret"))
+    if not here:
+        yield Finding(Verdict.OK, "secret keys", "none on this host, as it should be where no broker or worker runs")
+        return
+    for path in here:
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if mode & 0o077:
+            yield Finding(
+                Verdict.BAD, "secret keys", f"{path} has mode {mode:o}", f"chmod 600 {path}, then change the key"
+            )
+            return
+        keyring.key_pair(path)
+    yield Finding(Verdict.OK, "secret keys", f"{', '.join(path.name for path in here)}: only their owner may read them")
+
+
+def _munge(site: Config) -> Iterator[Finding]:
+    if site.access.identity == "kernel":
+        yield Finding(Verdict.OK, "MUNGE", "not needed: access.identity is kernel")
+        return
+    proven = munge.decode(munge.encode(b"", site.access.munge_socket), site.access.munge_socket)
+    named = site.access.hosts or site.access.root_hosts
+    if named and ipaddress.IPv4Address(proven.host).is_loopback:
+        seen = f"munged says that this host is {proven.host}, and access.hosts or access.root_hosts go by that"
+        yield Finding(Verdict.BAD, "MUNGE", seen, "start munged with --origin ADDRESS of this host")
+    else:
+        yield Finding(Verdict.OK, "MUNGE", f"munged works, and says that this host is {proven.host}")
+
+
+def _broker(site: Config) -> Iterator[Finding]:
+    with Client(config=site, timeout=_PATIENCE) as client:
+        begun = time.time_ns() // 1000
+        answer = client.availability()
+        ended = time.time_ns() // 1000
+        client.sessions(limit=1)
+    verdict = Verdict.OK if answer.state is not State.OFFLINE else Verdict.WARNING
+    fix = "" if verdict is Verdict.OK else "see `warden status`, and the worker's log"
+    reason = f" ({answer.reason})" if answer.reason else ""
+    yield Finding(verdict, "broker", f"it answers and knows us; the QPU {answer.name} is {answer.state}{reason}", fix)
+    yield clocks(answer.time - (begun + ended) // 2, (ended - begun) // 2)
+
+
+def clocks(ahead: int, unsure: int) -> Finding:
+    """Pure: what it means that the broker's clock is `ahead` of ours by so many microseconds, give or take `unsure`."""
+    seen = f"the broker's is {ahead / SECOND:+.3f} s ahead of this host's"
+    least = max(0, abs(ahead) - unsure)
+    if least < _CLOCK_WARNS:
+        return Finding(Verdict.OK, "clocks", seen)
+    verdict = Verdict.WARNING if least < _CLOCK_FAILS else Verdict.BAD
+    return Finding(verdict, "clocks", seen, "let NTP set both: MUNGE takes credentials of the last five minutes alone")
+
+
+def _links() -> Iterator[Finding]:
+    setting = Path("/proc/sys/fs/protected_symlinks")
+    if setting.read_text().strip() == "1":
+        yield Finding(Verdict.OK, "links", "fs.protected_symlinks is on")
+    else:
+        seen = "fs.protected_symlinks is off: SGE 8.1.9 follows a user's link in the place of a job's tmpdir, as root"
+        yield Finding(Verdict.WARNING, "links", seen, "sysctl fs.protected_symlinks=1, and in /etc/sysctl.d")
+
+
+def _hooks(section: GridEngineSection) -> Iterator[Finding]:
+    for program in deployment.HOOKS.values():
+        path = section.bin / program
+        done = subprocess.run([path, "--check"], capture_output=True, text=True, timeout=_HOOK_LIMIT, check=False)
+        if done.stdout.strip() != "ok":
+            words = " ".join((done.stderr or done.stdout).split())[-300:] or f"exit status {done.returncode}"
+            yield Finding(
+                Verdict.BAD, "hooks here", f"{path} cannot start: {words}", "install the kit on this host again"
+            )
+            return
+    yield Finding(Verdict.OK, "hooks here", f"{', '.join(deployment.HOOKS.values())} in {section.bin} can start")
+
+
+def _cluster(site: Config, section: GridEngineSection) -> Iterator[Finding]:
+    desired = deployment.desired(section, site.qpu, commands.version().flavour)
+    changes = deployment.plan(desired, deployment.read_actual(section))
+    if changes:
+        seen = f"{len(changes)} differences to the configuration, the first: {changes[0]}"
+        yield Finding(Verdict.BAD, "cluster", seen, "see `qpu-admin plan`, then `qpu-admin apply`")
+    else:
+        yield Finding(Verdict.OK, "cluster", "complexes, values, sensor and hooks are as the configuration says")
+
+
+def _queues(section: GridEngineSection) -> Iterator[Finding]:
+    interactive = deployment.interactive_queues(section)
+    if interactive:
+        seen = f"{', '.join(interactive)} takes interactive jobs, whose hooks SGE 8.1.9 kills"
+        yield Finding(Verdict.WARNING, "queues", seen, "qconf -mq: qtype BATCH; a queue without hooks for the others")
+    broken = in_error(commands.run("qstat", "-f", "-q", ",".join(section.queues)).stdout)
+    if broken:
+        seen = f"in the error state: {', '.join(broken)}"
+        yield Finding(Verdict.BAD, "queues", seen, f"qstat -f -explain E says why; then qmod -cq {broken[0]}")
+    elif not interactive:
+        yield Finding(Verdict.OK, "queues", f"{', '.join(section.queues)}: no instance is in the error state")
+
+
+def in_error(text: str) -> list[str]:
+    """Pure: the queue instances that `qstat -f` shows in the error state."""
+    rows = (line.split() for line in text.splitlines() if "@" in line and not line.startswith((" ", "-", "#")))
+    return [row[0] for row in rows if len(row) > 5 and "E" in row[5]]  # noqa: PLR2004 - the column `states`
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
