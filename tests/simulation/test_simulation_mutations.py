@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from simulation_site import simulate
 
-from warden import dispatch, policy, runner
+from warden import policy, results, runner
 from warden.core import Core
 from warden.dispatch import Dispatcher
 from warden.events import Keep, Tell
@@ -69,11 +69,11 @@ def accepts_stale_tokens(patch: pytest.MonkeyPatch) -> None:
 
 
 def believes_every_result(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(dispatch, "_failure", lambda *_: "")
+    patch.setattr(results, "problem", lambda *_, **__: "")
 
 
 def counts_twice(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(dispatch, "_merged", lambda counts, more: {b: counts.get(b, 0) + 2 * n for b, n in more.items()})
+    patch.setattr(results, "merged", lambda counts, more: {b: counts.get(b, 0) + 2 * n for b, n in more.items()})
 
 
 def begins_again_at_the_first_shot(patch: pytest.MonkeyPatch) -> None:
