@@ -83,7 +83,9 @@ class Engine:
         if self._trouble:
             self._troubled_since += sum(event.by for event in events if isinstance(event, Stepped))
             self._probe(now)
-        events, self._owed = [*self._owed, *events], []
+        # What was set of the clock comes first: all others are told the time that it shows since.
+        events = sorted([*self._owed, *events], key=lambda event: not isinstance(event, Stepped))
+        self._owed = []
         effects: list[Effect] = []
         try:
             self._store.begin()
@@ -123,7 +125,7 @@ class Engine:
             self._store.probe()
             self._trouble = self._core.trouble = ""
             # Renewals were refused meanwhile.
-            self._owed.insert(0, Started(away=max(0, now - self._troubled_since)))
+            self._owed.append(Started(away=max(0, now - self._troubled_since)))
         except StoreError:
             self._store.rollback()
 

@@ -23,7 +23,7 @@ class Health:
 
     def __init__(self, most: int, retry: Micros) -> None:
         self._most, self._retry = most, retry
-        self._failures = 0
+        self._failures = self._pauses = 0
         # Failures that were said to be the tasks', and whose tasks those were.
         self._blamed, self._users = 0, set[int]()
         self.offline_until: Micros | None = None
@@ -38,12 +38,16 @@ class Health:
             self._users.add(blamed)
         failures = self._failures + (self._blamed if len(self._users) > 1 else 0)
         if failures >= self._most:
-            self.offline_until = now + self._retry * 2 ** min(failures - self._most, _DOUBLINGS)
+            self.offline_until = now + self._retry * 2 ** min(self._pauses, _DOUBLINGS)
+            self._pauses += 1
+            # Another pause needs another two.
+            self._blamed, self._users = 0, set()
             self.reason = f"{failures} runs in a row failed, the last: {reason[:_TOLD]}; `warden resume` tries at once"
 
     def succeeded(self) -> None:
         """It works, or an operator says that it will."""
-        self._failures, self._blamed, self._users = 0, 0, set()
+        self._failures = self._pauses = self._blamed = 0
+        self._users = set()
         self.offline_until, self.reason = None, ""
 
     def shift(self, by: Micros) -> None:

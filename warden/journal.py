@@ -47,7 +47,7 @@ def begin(*, as_json: bool = False, audit: Path | None = None) -> None:
     if audit is not None:
         try:
             # It looks whether somebody has moved the file away (logrotate).
-            handler = logging.handlers.WatchedFileHandler(audit, encoding="utf-8")
+            handler = _Trail(audit, encoding="utf-8")
         except OSError as error:
             raise ConfigurationError(f"cannot write the audit trail {audit}: {error.strerror}") from None
         handler.setFormatter(Json())
@@ -55,6 +55,16 @@ def begin(*, as_json: bool = False, audit: Path | None = None) -> None:
         handlers.append(handler)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     AUDIT.filters = [Damper()]
+
+
+class _Trail(logging.handlers.WatchedFileHandler):
+    """A trail that cannot be written at the moment (a full disk, a folder that is away) ends no broker."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
 
 class Text(logging.Formatter):
@@ -87,14 +97,16 @@ class Damper(logging.Filter):
         if record.getMessage() != REFUSED:
             return True
         facts = _facts(record)
-        who = facts.get("by", facts.get("address"))
+        # Of an address on this host (localhost:UID:GID:PID) the user: each process of his has another one.
+        who = facts.get("by", ":".join(str(facts.get("address")).split(":")[:2]))
         since, count = self._seen.get(who, (record.created, 0))
         if record.created - since >= _WHILE:
             if count > _OFTEN:
                 record.facts = {**facts, "also": count - _OFTEN}
             since, count = record.created, 0
-        if who not in self._seen and len(self._seen) >= _COUNTED:
-            self._seen.clear()
+        self._seen.pop(who, None)
+        if len(self._seen) >= _COUNTED:
+            del self._seen[next(iter(self._seen))]
         self._seen[who] = since, count + 1
         return count < _OFTEN
 

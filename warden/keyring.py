@@ -10,6 +10,7 @@ In the folder of the broker's keys:
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ import zmq.auth
 from warden.model import ConfigurationError, ConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+log = logging.getLogger("warden.broker")
 
 BROKER, NEXT, WORKER, WORKERS = "broker", "broker.next", "worker", "workers"
 
@@ -102,20 +105,33 @@ class WorkerKeys:
             ConfigurationError: One of the files is no key.
         """
         self._folder = folder / WORKERS
-        self._changed = 0
+        self._files: object = None
         self._keys: frozenset[bytes] = frozenset()
-        self._look()
+        for path in self._folder.glob("*.key"):
+            public_key(path)
 
     def __contains__(self, key: bytes) -> bool:
-        with contextlib.suppress(ConfigurationError):
-            self._look()
+        files = sorted((path, _identity(path)) for path in self._folder.glob("*.key"))
+        if files != self._files:
+            self._files, self._keys = files, frozenset(self._readable(path for path, _ in files))
         return key in self._keys
 
-    def _look(self) -> None:
-        changed = self._folder.stat().st_mtime_ns if self._folder.is_dir() else 0
-        if changed != self._changed:
-            self._keys = frozenset(public_key(path) for path in sorted(self._folder.glob("*.key")))
-            self._changed = changed
+    @staticmethod
+    def _readable(paths: Iterable[Path]) -> Iterator[bytes]:
+        for path in paths:
+            try:
+                yield public_key(path)
+            except ConfigurationError as error:
+                log.warning("no worker is known by it: %s", error)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes with a file, whether it was replaced or written in place."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:

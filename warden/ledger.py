@@ -23,7 +23,7 @@ replace = msgspec.structs.replace
 # A task of many runs has many lines to tell; its record is written with each of them.
 _FIRST_LINES, _LAST_LINES = 20, 100
 # So many starts of the broker in a row give each lease another length although nobody has vouched for its job.
-_STARTS = 5
+STARTS = 5
 # Requests that wait for one task; the oldest of more is answered before its time.
 _WAITERS = 100
 
@@ -246,7 +246,7 @@ class Ledger:
             latest = now + self._settings.lease
             if away is not None:
                 kept = replace(session, expires=session.expires + away, seen=session.seen + away)
-            elif session.starts < _STARTS:
+            elif session.starts < STARTS:
                 kept = replace(session, expires=latest, seen=now, starts=session.starts + 1)
             else:
                 kept = replace(session, expires=min(session.expires, latest), seen=min(session.seen, now))

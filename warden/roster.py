@@ -5,6 +5,7 @@ In a thread of its own: names may come from a directory on the network, and nobo
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import logging
 import pwd
@@ -40,21 +41,24 @@ class Roster:
         self._closed.set()
 
     def _look_again(self) -> None:
+        known: dict[str, int] = {}
         while not self._closed.wait(self._every):
             try:
-                self.members = members(self._access)
+                self.members = members(self._access, known)
             except (ConfigurationError, OSError) as error:
                 log.warning("users and operators stay as they are: %s", error)
 
 
-def members(access: AccessSection) -> Members:
-    """Look up what the configuration names.
+def members(access: AccessSection, known: dict[str, int] | None = None) -> Members:
+    """Look up what the configuration names; `known` keeps what was found for another look.
 
     Raises:
         ConfigurationError: There is no such user or group.
     """
-    operators = uids(access.operators, "access.operators") | _of(access.operator_groups, "access.operator_groups")
-    users = uids(access.users, "access.users") | _of(access.groups, "access.groups")
+    known = {} if known is None else known
+    operators = _of(access.operator_groups, "access.operator_groups", known)
+    users = uids(access.users, "access.users") | _of(access.groups, "access.groups", known)
+    operators |= uids(access.operators, "access.operators")
     return Members(operators, users if access.users or access.groups else None)
 
 
@@ -69,19 +73,27 @@ def uids(users: Iterable[str | int], where: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _of(groups: Iterable[str], where: str) -> frozenset[int]:
-    """The uids of all members, those whose first group it is included."""
+def _of(groups: Iterable[str], where: str, known: dict[str, int]) -> frozenset[int]:
+    """The uids of all members, those whose first group it is included.
+
+    `known`: uids of names that were found before. An account that cannot be found and one whose directory is away look
+    the same, and who was a member a minute ago shall not be a stranger because of that.
+    """
     found = set()
     for group in groups:
         try:
             entry = grp.getgrnam(group)
         except KeyError:
             raise ConfigurationError(f"{where} names {group!r}, and there is no such group here") from None
-        found |= {account.pw_uid for account in pwd.getpwall() if account.pw_gid == entry.gr_gid}
+        own = {account.pw_uid for account in pwd.getpwall() if account.pw_gid == entry.gr_gid}
         for name in entry.gr_mem:
-            try:
-                found.add(pwd.getpwnam(name).pw_uid)
-            except KeyError:
-                # A group may name accounts that are not there any more.
-                continue
+            # A group may also name accounts that are not there any more.
+            with contextlib.suppress(KeyError):
+                known[name] = pwd.getpwnam(name).pw_uid
+        members = {known[name] for name in entry.gr_mem if name in known}
+        if entry.gr_mem and not own | members:
+            raise ConfigurationError(
+                f"{where}: no member of the group {group!r} is known here: is their directory away?"
+            )
+        found |= own | members
     return frozenset(found)

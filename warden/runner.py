@@ -135,7 +135,7 @@ class Runner:
                     self._next_beat = now
                 self._welcome, self._said = False, text
                 return news
-            case wire.StartRun(token=token) as run if token != self.token:
+            case wire.StartRun(token=token) as run if token != self.token and not self._is_old(run):
                 return self._begin(run, now)
             case wire.StopRun(token=token) if self._work is not None and self._work.run.token == token:
                 return self._finish(self._work, now)
@@ -190,6 +190,10 @@ class Runner:
         return [] if self._result is None else [Send(self._result)]
 
     # --- the run ---
+
+    def _is_old(self, run: wire.StartRun) -> bool:
+        """Whether it was ordered before the one that is at work, and came late or twice."""
+        return self._work is not None and run.issued < self._work.run.issued
 
     def _begin(self, run: wire.StartRun, now: Micros) -> list[Action]:
         # A broker that starts another run has given up the one that we have.

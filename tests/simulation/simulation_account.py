@@ -14,6 +14,7 @@ from simulation_world import ViolationError, bits_of
 
 from warden import wire
 from warden.events import Answer, Keep, Refuse, Usage
+from warden.ledger import STARTS
 from warden.model import SECOND, Session, Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -267,6 +268,9 @@ class Account:
         """5: a lease that was renewed lasts, by true time, whatever the clock shows."""
         if session.expires > now:
             raise ViolationError(f"5: the lease of {session} ended before its end")
+        if session.starts >= STARTS:
+            # Too many starts of the broker since anybody vouched: it takes no more of them for a reason to wait.
+            return
         vouched = self.vouched.get(session.id)
         # What renews again and again is not kept each time: up to an eighth of the lease may be missing.
         if vouched is not None and self._world.now < vouched + self.settings.lease * 7 // 8 - SECOND:

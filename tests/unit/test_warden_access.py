@@ -143,6 +143,23 @@ def test_who_joins_a_group_is_noticed_and_a_directory_that_is_away_changes_nothi
         watched.close()
 
 
+@pytest.mark.parametrize("away", ["of all", "of some"])
+def test_members_whose_directory_is_away_are_no_strangers(accounts: Accounts, away: str) -> None:
+    section, known = AccessSection(groups=("qpu",)), dict[str, int]()
+    accounts.groups["qpu"] = (300, ["alice", "bob"])
+    before = roster.members(section, known)
+    del accounts.users["bob"]
+    if away == "of all":
+        del accounts.users["alice"]
+    assert roster.members(section, known) == before
+
+
+def test_a_group_of_which_nobody_is_known_is_named(accounts: Accounts) -> None:
+    accounts.groups["qpu"] = (300, ["gone", "away"])
+    with pytest.raises(ConfigurationError, match="no member of the group 'qpu' is known here: is their directory away"):
+        roster.members(AccessSection(groups=("qpu",)))
+
+
 # --- hosts ---
 
 

@@ -235,7 +235,7 @@ def test_what_nobody_says_again_is_taken_in_when_the_disk_is_back(
     disk.full = False
     handled.clear()
     broker.turn([Tick()], T0 + 2)
-    assert handled == [Started(away=0), Started(), Stepped(5), Tick()]
+    assert handled == [Stepped(5), Started(), Started(away=0), Tick()]
     handled.clear()
     broker.turn([Tick()], T0 + 3)
     assert handled == [Tick()]
@@ -256,6 +256,19 @@ def test_a_disk_that_fails_for_longer_than_a_lease_ends_no_session(broker: Engin
     broker.turn([Tick()], now + 601 * SECOND)
     heard = answers(broker.turn([Asked(b"a", 4, ROOT, wire.ListSessions(everybody=True))], now + 602 * SECOND))
     assert heard[b"a"]["ok"] == []
+
+
+@pytest.mark.parametrize("kind", ["of the start", "of the step"])
+def test_a_clock_that_is_set_while_the_disk_fails_ends_no_lease(broker: Engine, disk: Disk, kind: str) -> None:
+    broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE), Tick()], T0)
+    disk.full = True
+    back = -700 * SECOND
+    broker.turn([Started() if kind == "of the start" else Stepped(back), Tick()], T0 + (kind == "of the step") * back)
+    disk.full = False
+    now = T0 + back + 2 * SECOND
+    broker.turn([*([Stepped(back)] if kind == "of the start" else []), Tick()], now)
+    heard = answers(broker.turn([Asked(b"a", 4, ROOT, wire.ListSessions(everybody=True))], now))
+    assert [session["job"] for session in heard[b"a"]["ok"]] == ["7"]
 
 
 def test_a_request_is_read_with_whose_it_is() -> None:

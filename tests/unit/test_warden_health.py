@@ -31,6 +31,15 @@ def test_nobody_takes_the_qpu_offline_with_bad_tasks_of_his_own() -> None:
     assert {blame(machine, qpu, ALICE, "1") for _ in range(20)} == {"ready"}
 
 
+def test_another_pause_needs_another_two_users_and_the_first_is_a_short_one() -> None:
+    machine, qpu = ready(places=9)
+    assert {blame(machine, qpu, ALICE, "1") for _ in range(20)} == {"ready"}
+    assert blame(machine, qpu, BOB, "2") == "offline"
+    machine.later(300)
+    assert machine.status() == "ready"
+    assert {blame(machine, qpu, ALICE, "1") for _ in range(20)} == {"ready"}
+
+
 def test_a_run_with_shots_ends_the_count_of_whoever_was_blamed() -> None:
     machine, qpu = ready(places=9)
     blame(machine, qpu, ALICE, "1")

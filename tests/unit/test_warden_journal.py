@@ -86,6 +86,14 @@ def test_who_is_refused_again_and_again_fills_no_disk_and_hides_nobody() -> None
     assert journal.Text().format(later).endswith("by=1002 also=990")
 
 
+def test_each_process_of_an_offender_is_he() -> None:
+    damper = journal.Damper()
+    shown = [damper.filter(record(REFUSED, T0, address=f"localhost:1002:100:{pid}")) for pid in range(1000)]
+    assert sum(shown) == 10
+    assert damper.filter(record(REFUSED, T0, address="localhost:1001:100:7"))
+    assert damper.filter(record(REFUSED, T0, address="192.0.2.7"))
+
+
 def test_a_thousand_offenders_cost_no_more_memory_than_a_thousand() -> None:
     damper = journal.Damper()
     for n in range(5000):
@@ -103,6 +111,20 @@ def test_the_audit_trail_is_a_file_of_its_own_that_may_be_moved_away(tmp_path: P
     journal.write(journal.AUDIT, "session ended", {"job": "7"})
     events = [json.loads(file.read_text())["event"] for file in (tmp_path / "audit.1", trail)]
     assert events == ["session acquired", "session ended"]
+
+
+@pytest.mark.usefixtures("loggers")
+def test_an_audit_trail_whose_folder_is_gone_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    journal.begin(audit=folder / "audit.jsonl")
+    journal.write(journal.AUDIT, "session acquired", {"job": "7"})
+    folder.rename(tmp_path / "aside")
+    journal.write(journal.AUDIT, "session ended", {"job": "7"})
+    folder.mkdir()
+    journal.write(journal.AUDIT, "resumed", {"by": 0})
+    assert "resumed" in (folder / "audit.jsonl").read_text()
+    assert "session ended job=7" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("loggers")

@@ -56,9 +56,18 @@ def test_a_worker_s_key_counts_from_when_it_is_there_until_it_is_taken_away(tmp_
     assert key not in known
     aside.rename(file)
     assert key in known
-    # A file that is none takes nothing away from those that were.
+    # A file that is none takes nothing away from the others, and keeps none that goes.
     (tmp_path / "workers" / "note.key").write_text("no key")
     assert key in known
+    content = file.read_bytes()
+    file.unlink()
+    assert key not in known
+    file.write_bytes(content)
+    assert key in known
+    keyring.make_keys(tmp_path / "other")
+    file.write_bytes((tmp_path / "other" / "workers" / "worker.key").read_bytes())
+    assert key not in known
+    assert keyring.public_key(file) in known
     with pytest.raises(ConfigurationError, match="is no key"):
         keyring.WorkerKeys(tmp_path)
 

@@ -267,6 +267,14 @@ def test_an_order_that_is_read_after_its_time_is_not_begun(late: int) -> None:
     assert runner.token == ""
 
 
+def test_an_order_that_is_older_than_the_run_at_work_changes_nothing() -> None:
+    runner = taken()
+    new, old = replace(order("new"), issued=T0 + SECOND), order("old", limit=SECOND)
+    runner.hear(new, T0 + SECOND)
+    assert runner.hear(old, T0 + 2 * SECOND) == []
+    assert runner.token == "new"
+
+
 # --- the result ---
 
 
