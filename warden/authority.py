@@ -82,7 +82,9 @@ def check(body: wire.Message, uid: int | None, members: Members) -> None:
     if who is Who.SCHEDULER and uid != ROOT:
         raise ForbiddenError("only the scheduler's hooks, as root, may do this")
     if who is Who.OPERATOR and not is_operator(uid, members):
-        raise ForbiddenError("only operators may do this: ask those whom access.operators of the configuration names")
+        raise ForbiddenError(
+            "only operators may do this: access.operators and access.operator_groups of the configuration name them"
+        )
 
 
 def is_operator(uid: int | None, members: Members) -> bool:

@@ -187,7 +187,8 @@ def add(config: Path, delay: int, length: int, reason: str) -> None:
     from warden.model import State  # noqa: PLC0415
 
     with _client(config) as client:
-        start = client.availability().time + delay
+        # The broker knows best what now is.
+        start = client.availability().time + delay if delay else None
         window = client.add_window(State.CALIBRATING, start=start, duration=length, reason=_reason(reason))
     click.echo(f"the QPU will be calibrated {_span(window)} (window {window.id})")
 
@@ -269,7 +270,8 @@ def tasks(config: Path, task: int | None, limit: int, before: int | None, as_jso
 def _end_sessions(client: Client, job: str) -> None:
     found = client.sessions(everybody=True, job=job)
     for session in found:
-        client.release(session.id)
+        client.release(session.id, reason="ended by an operator")
+        click.echo(f"the session of job {job} has ended", err=True)
     if not found:
         raise console.Failure(f"job {job} has no session: see `warden sessions`")
 

@@ -113,8 +113,9 @@ class Client:
             wire.Acquire(job=job, uid=uid, host=host, start=start, queue=queue, project=project), Session
         )
 
-    def release(self, session: str) -> Session:
-        return self._connection.ask(wire.Release(session=session), Session)
+    def release(self, session: str, *, reason: str = "") -> Session:
+        """End it; `reason`: what its user reads of it, from an operator."""
+        return self._connection.ask(wire.Release(session=session, reason=reason), Session)
 
     def renew(self, *, host: str, jobs: tuple[str, ...]) -> int:
         """The host still sees these jobs; returns how many sessions that renewed."""
@@ -365,12 +366,14 @@ def check_shots(shots: object) -> int:
     return number
 
 
-def task_number(task_id: str) -> int:
+def task_number(task_id: str | int) -> int:
     """The broker's number of a task from its id.
 
     Raises:
         BadRequestError: It is none.
     """
+    if isinstance(task_id, int) and not isinstance(task_id, bool) and 0 <= task_id < 2**63:
+        return task_id
     if not isinstance(task_id, str) or not task_id.isascii() or not task_id.isdigit() or len(task_id) > 10:  # noqa: PLR2004 - digits of 2^31
         raise BadRequestError(f"{task_id!r} is no task: ids are numbers, see `qpu tasks`")
     return int(task_id)

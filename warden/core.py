@@ -91,7 +91,7 @@ class Core:
         self._dispatcher = Dispatcher(settings, self._ledger, self._planner, new_id, remembered)
         gap = calendar.longest_gap()
         self._never_fits = gap is not None and settings.timing.shots_within(gap) == 0
-        self._prune_at: Micros = 0
+        self._prune_at: Micros | None = None
         self.trouble = ""
         """Why nothing can be kept at the moment, and so nothing be accepted."""
 
@@ -112,13 +112,12 @@ class Core:
                 self._members = members
             case Tick():
                 pass
-        if isinstance(event, Started | Stepped):
+        if self._prune_at is None or isinstance(event, Started | Stepped):
             self._prune_at = now + _SETTLED
             self._planner.settle(now + _SETTLED)
-            # Both may have happened: nothing is over before both are known.
-            return self._ledger.take_effects()
-        self._pass_time(now)
-        self._dispatcher.start(now)
+        # Several of these may have happened: nothing is over before all are known.
+        if not isinstance(event, Started | Stepped | Enrolled):
+            self._pass_time(now)
         return self._ledger.take_effects()
 
     def next_wakeup(self, now: Micros) -> Micros | None:
@@ -149,7 +148,9 @@ class Core:
             self._answer(asked, now)
         except WardenError as error:
             if isinstance(error, ForbiddenError):
-                self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(type(asked.body)), why=error.text)
+                body = asked.body
+                job = {"job": body.job, "uid": body.uid} if isinstance(body, wire.Acquire) else {}
+                self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(type(body)), **job, why=error.text)
             self._ledger.add(Refuse(asked, error))
 
     def _answer(self, asked: Asked, now: Micros) -> None:  # noqa: C901, PLR0912 - the table of all requests
@@ -165,8 +166,8 @@ class Core:
                 result = self._ledger.archive.past_windows(limit)
             case wire.Acquire() as body:
                 result = self._acquire(asked.uid, body, now)
-            case wire.Release(session=session):
-                result = self._release(asked.uid, session, now)
+            case wire.Release() as body:
+                result = self._release(asked.uid, body, now)
             case wire.Renew(jobs=jobs):
                 result = self._renew(frozenset(jobs), now)
             case wire.TaskStart() as body:
@@ -251,11 +252,12 @@ class Core:
             # It passes when one of them ends, so the job shall wait and not fail.
             raise BusyError(f"{own} of your jobs are on the QPU {self._settings.name} already, and {most} may be")
 
-    def _release(self, uid: int | None, identifier: str, now: Micros) -> Session:
-        session = self._ledger.session(identifier)
+    def _release(self, uid: int | None, body: wire.Release, now: Micros) -> Session:
+        session = self._ledger.session(body.session)
         if session is None or not self._owns(uid, session.uid, f"release of the session of job {session.job}"):
             raise NotFoundError("there is no such session of yours")
-        return session if session.ended is not None else self._end_session(session, "released", now, by=uid)
+        reason = body.reason if authority.is_operator(uid, self._members) else ""
+        return session if session.ended is not None else self._end_session(session, reason or "released", now, by=uid)
 
     def _renew(self, jobs: frozenset[str], now: Micros) -> int:
         renewed = [session for session in self._ledger.sessions.values() if session.job in jobs]
@@ -325,6 +327,8 @@ class Core:
             block = self._planner.block(now)
             if block is not None and block.kind is State.MAINTENANCE:
                 raise ConflictError("this maintenance is of a rule of the configuration: it ends by itself")
+            if block is not None:
+                raise ConflictError("a calibration is on: `warden calibrate plan` shows whether it can be taken back")
             raise ConflictError("no maintenance is on: there is nothing to resume from")
         self._dispatcher.health.succeeded()
         self._ledger.audit("resumed", by=uid)
@@ -333,15 +337,25 @@ class Core:
     # --- sessions and tasks ---
 
     def _pass_time(self, now: Micros) -> None:
+        if not self.trouble:
+            # While nothing can be kept nothing may end by itself or begin: it would take all that is asked down with it.
+            self._end_what_is_over(now)
+            self._planner.pass_time(now)
+        self._dispatcher.pass_time(now)
+        self._ledger.answer_overdue(now)
+        if not self.trouble:
+            self._dispatcher.start(now)
+            self._prune(now)
+
+    def _end_what_is_over(self, now: Micros) -> None:
         for session in [s for s in self._ledger.sessions.values() if s.expires <= now]:
             self._end_session(session, "its lease ran out: nobody has seen its job", now)
         for task in self._ledger.overdue(now):
             self._dispatcher.cancel(task, now)
             self._ledger.finish_task(task, TaskStatus.FAILED, "it was not done by its deadline", now)
-        self._planner.pass_time(now)
-        self._dispatcher.pass_time(now)
-        self._ledger.answer_overdue(now)
-        if now >= self._prune_at:
+
+    def _prune(self, now: Micros) -> None:
+        if self._prune_at is not None and now >= self._prune_at:
             self._prune_at = now + _PRUNE_EVERY
             self._ledger.add(Prune(now - self._settings.keep))
 

@@ -70,6 +70,11 @@ class Engine:
         """Whether nothing of the last turn could be kept."""
         return self._failing
 
+    @property
+    def troubled(self) -> bool:
+        """Whether the disk was failing when it was last asked."""
+        return bool(self._trouble)
+
     def next_wakeup(self, now: Micros) -> Micros | None:
         """When a turn is due even if nothing comes in; None while failing, when what is due stays due for ever."""
         return None if self._failing else self._core.next_wakeup(now)
@@ -95,8 +100,8 @@ class Engine:
                 effects += produced
             self._store.commit()
         except StoreError as error:
-            log.error("the store cannot be written: %s", error)  # noqa: TRY400 - the disk is at fault, no code
             if not self._trouble:
+                log.error("the store cannot be written: %s", error)  # noqa: TRY400 - the disk is at fault, no code
                 self._troubled_since = now
             self._trouble = f"its store cannot be written: {error}"
             # Nobody says these again, as clients and workers do.
@@ -124,6 +129,7 @@ class Engine:
         try:
             self._store.probe()
             self._trouble = self._core.trouble = ""
+            log.warning("the store can be written again")
             # Renewals were refused meanwhile.
             self._owed.append(Started(away=max(0, now - self._troubled_since)))
         except StoreError:

@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import logging
 import logging.handlers
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from warden.events import REFUSED
 from warden.model import ConfigurationError
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -60,6 +62,12 @@ def begin(*, as_json: bool = False, audit: Path | None = None) -> None:
 class _Trail(logging.handlers.WatchedFileHandler):
     """A trail that cannot be written at the moment (a full disk, a folder that is away) ends no broker."""
 
+    def _open(self) -> io.TextIOWrapper:
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags, 0o640)
+
+        return open(self.baseFilename, "a", encoding="utf-8", opener=opener)
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             super().emit(record)
@@ -98,7 +106,8 @@ class Damper(logging.Filter):
             return True
         facts = _facts(record)
         # Of an address on this host (localhost:UID:GID:PID) the user: each process of his has another one.
-        who = facts.get("by", ":".join(str(facts.get("address")).split(":")[:2]))
+        # Hooks ask as root, for a user.
+        who = facts.get("uid", facts.get("by")) if "by" in facts else ":".join(str(facts.get("address")).split(":")[:2])
         since, count = self._seen.get(who, (record.created, 0))
         if record.created - since >= _WHILE:
             if count > _OFTEN:

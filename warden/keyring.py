@@ -80,6 +80,10 @@ def _make(folder: Path, name: str, public: Path) -> list[Path]:
         return []
     zmq.auth.create_certificates(folder, name)
     (folder / f"{name}.key").chmod(0o644)
+    owner = folder.stat()
+    for path in (secret, folder / f"{name}.key"):
+        # Root may make them; the folder's owner is who reads them.
+        os.chown(path, owner.st_uid, owner.st_gid)
     (folder / f"{name}.key").rename(public / f"{name}.key")
     return [secret, public / f"{name}.key"]
 
@@ -137,6 +141,8 @@ def _identity(path: Path) -> tuple[int, ...]:
 def _load(path: Path) -> tuple[bytes, bytes | None]:
     try:
         return zmq.auth.load_certificate(path)
+    except PermissionError:
+        raise ConfigurationError(f"cannot read the key {path}: it is another user's, run this as him") from None
     except OSError as error:
         why = error.strerror or "it is not there"
         raise ConfigurationError(f"cannot read the key {path}: {why}; `warden keys` makes keys") from None

@@ -105,6 +105,8 @@ class Planner:
         # Draining again says how long and why from now on.
         replaced = self._drains(now) if body.start is None and window.kind is State.MAINTENANCE else []
         self._close(replaced, now)
+        for window_before in replaced:
+            self._ledger.audit("window replaced", by=by, window=window_before.id)
         self._keep(windows=(*self._almanac.windows, window), next_window=window.id + 1)
         self._ledger.audit(
             "window added", by=by, window=window.id, **_times(window), kind=window.kind, reason=window.reason

@@ -89,11 +89,13 @@ def plan_facts(ahead: Plan) -> dict[str, Any]:
 
 def plan(ahead: Plan) -> str:
     """The windows to come, and below them those that operators can move and take back."""
-    if not ahead.windows:
-        return "no window is planned"
-    text = table([_window(window) for window in ahead.windows], _WINDOW)
+    text = (
+        table([_window(window) for window in ahead.windows], _WINDOW)
+        if ahead.windows
+        else "no window is planned within a week"
+    )
     if ahead.added:
-        rows = [(window.id, *_window(window)) for window in ahead.added]
+        rows = [(window.id, *_window(window)) for window in sorted(ahead.added, key=lambda window: window.start)]
         text += "\n\nthose that can be moved or taken back:\n" + table(rows, ("WINDOW", *_WINDOW))
     return text
 

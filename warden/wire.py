@@ -77,7 +77,10 @@ class Acquire(Message, frozen=True, kw_only=True):
 
 
 class Release(Message, frozen=True, kw_only=True):
+    """`reason`: what an operator wants its user to read."""
+
     session: Id
+    reason: Line = ""
 
 
 class Renew(Message, frozen=True, kw_only=True):

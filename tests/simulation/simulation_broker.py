@@ -190,7 +190,7 @@ class BrokerHost:
             self.failed += 1
             self._account.judge.forgotten()
             self.world.log("broker", "cannot keep this turn")
-        else:
+        elif not broker.troubled:
             self._passed(now)
         self.answers.given(sent, now, self.world.now, kept=not broker.failing)
         cut = self._chance.randrange(len(sent) + 1) if self._dying == "sent" else len(sent)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from warden_site import WARDEN
 
+from warden import report
+from warden.model import SECOND, Plan, State, Window
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -100,6 +103,14 @@ def test_what_cannot_be_done_is_said_in_one_line(standing_site: Site, arguments:
     finished = standing_site.warden(*arguments)
     assert_one_line(finished, complaint, status=finished.returncode)
     assert finished.returncode in {1, 2}
+
+
+def test_a_window_far_away_is_shown_with_its_number() -> None:
+    window = Window(10**15, 10**15 + SECOND, State.CALIBRATING, "align", 15)
+    earlier = Window(10**14, 10**14 + SECOND, State.CALIBRATING, "align", 16)
+    lines = report.plan(Plan((), (window, earlier))).splitlines()
+    assert lines[0] == "no window is planned within a week"
+    assert [line.split()[0] for line in lines[-2:]] == ["16", "15"]
 
 
 def test_an_operator_s_day(standing_site: Site) -> None:

@@ -65,6 +65,17 @@ def test_a_broker_that_was_stopped_gives_each_lease_that_time_and_no_more(stalls
     assert machine.core.availability(machine.now).used == 0
 
 
+@pytest.mark.parametrize(
+    ("uid", "told"), [(OPERATOR, "ended by an operator"), (ROOT, "ended by an operator"), (ALICE, "released")]
+)
+def test_a_user_reads_that_an_operator_has_ended_his_session(uid: int, told: str) -> None:
+    machine, _ = ready()
+    session = machine.session(ALICE, "7")
+    task = machine.start(session)
+    machine.ask(wire.Release(session=session.id, reason="ended by an operator"), uid)
+    assert machine.task(task.id).error == f"its session ended: {told}"
+
+
 def test_the_owner_finds_the_session_that_the_prolog_acquired() -> None:
     machine, _ = ready()
     session = machine.session(ALICE, "7")

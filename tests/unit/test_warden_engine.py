@@ -271,6 +271,30 @@ def test_a_clock_that_is_set_while_the_disk_fails_ends_no_lease(broker: Engine, 
     assert [session["job"] for session in heard[b"a"]["ok"]] == ["7"]
 
 
+def test_while_the_disk_is_full_whoever_asks_is_told_what_is(broker: Engine, disk: Disk) -> None:
+    """Nothing that time brings by itself may fail the turns of those who only want to know."""
+    operator = [
+        wire.AddWindow(kind="maintenance", start=T0 + 9000 * SECOND, duration=SECOND),
+        wire.AddWindow(kind="maintenance", duration=SECOND),
+        wire.AddWindow(kind="calibrating", start=T0 + 300 * SECOND, duration=SECOND),
+    ]
+    broker.turn(
+        [Started(), hello(), Asked(b"a", 1, ROOT, ACQUIRE), *(Asked(b"o", n, ROOT, b) for n, b in enumerate(operator))],
+        T0,
+    )
+    disk.full_for_data = True
+    refused = answers(broker.turn([Asked(b"a", 2, ROOT, operator[0]), Tick()], T0 + 2 * SECOND))
+    assert refused[b"a"]["error"]["code"] == "unavailable"
+    # A window ends, another opens, a lease runs out, all is old enough to be forgotten.
+    for later in (3, 10, 301, 700, 4000, 10**8):
+        now = T0 + later * SECOND
+        told = answers(broker.turn([Asked(b"a", 3, None, wire.GetAvailability()), Tick()], now))
+        assert (told[b"a"]["ok"]["state"], "cannot be written" in told[b"a"]["ok"]["reason"]) == ("offline", True)
+        told = answers(broker.turn([Asked(b"a", 4, ROOT, wire.ListSessions(everybody=True)), Tick()], now))
+        assert [session["job"] for session in told[b"a"]["ok"]] == ["7"]
+    assert broker.troubled
+
+
 def test_a_request_is_read_with_whose_it_is() -> None:
     frame = wire.pack_request(7, wire.GetPlan(count=3))
     assert engine.read_request(b"p", ALICE, frame) == Asked(b"p", 7, ALICE, wire.GetPlan(count=3))

@@ -16,6 +16,7 @@ from warden_machine import ALICE, BOB, OPERATOR, ROOT, ready
 from warden_site import AFM, Site, wait_until
 
 from warden import journal, wire
+from warden.authority import Members
 from warden.client import Client
 from warden.events import REFUSED, Note
 from warden.model import ConfigurationError, ForbiddenError, NotFoundError, UnauthenticatedError, brief
@@ -109,6 +110,7 @@ def test_the_audit_trail_is_a_file_of_its_own_that_may_be_moved_away(tmp_path: P
     journal.write(logging.getLogger("warden.broker"), "task queued", {"task": 1})
     trail.rename(tmp_path / "audit.1")
     journal.write(journal.AUDIT, "session ended", {"job": "7"})
+    assert trail.stat().st_mode & 0o027 == 0
     events = [json.loads(file.read_text())["event"] for file in (tmp_path / "audit.1", trail)]
     assert events == ["session acquired", "session ended"]
 
@@ -192,6 +194,18 @@ def test_who_reaches_for_what_is_not_his_is_in_the_trail(body: wire.Message, wha
         machine.ask(body, BOB)
     [(event, facts)] = trail
     assert (event, facts["by"], facts["what"]) == (REFUSED, BOB, what)
+
+
+def test_who_is_refused_through_the_scheduler_s_hook_is_named_and_counted_himself() -> None:
+    machine, _ = ready(members=Members(frozenset(), frozenset({ALICE})))
+    trail = watched(machine)
+    with pytest.raises(ForbiddenError):
+        machine.session(BOB, "8")
+    [(_, facts)] = trail
+    assert (facts["by"], facts["uid"], facts["job"]) == (ROOT, BOB, "8")
+    damper = journal.Damper()
+    assert sum(damper.filter(record(REFUSED, T0, by=ROOT, uid=BOB)) for _ in range(99)) == 10
+    assert damper.filter(record(REFUSED, T0, by=ROOT, uid=ALICE))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root acquires sessions, and becomes another user")
