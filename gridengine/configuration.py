@@ -8,8 +8,9 @@ from typing import Annotated
 
 import msgspec
 
-from warden.config import Duration, load_section
+from warden.config import load_section
 from warden.model import SECOND, learn
+from warden.sections import Duration
 
 # Names go into qconf's arguments and lists; paths into command lines that Grid Engine splits at blanks and commas.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z", max_length=255)]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gridengine.configuration import GridEngineSection
-    from warden.config import QpuSection
+    from warden.sections import QpuSection
 
 SENSOR = "qpu-load-sensor"
 HOOKS = {"prolog": "qpu-prolog", "epilog": "qpu-epilog"}

@@ -12,7 +12,7 @@ from warden.model import HORIZON, SECOND
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from warden.config import QpuSection
+    from warden.sections import QpuSection
 
 
 class Flavour(enum.StrEnum):

@@ -47,7 +47,7 @@ def install(layout: Layout, say: Callable[[str], None]) -> None:
         else:
             say("installing the changed kit")
             begun.touch()
-        _pip(layout, log, "install", "--no-build-isolation", f"{_TREE}[worker]")
+        _pip(layout, log, "install", "--no-build-isolation", f"{_TREE}[worker,http]")
         begun.unlink()
         stamp.write_text(wanted)
 

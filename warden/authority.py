@@ -7,7 +7,7 @@ import enum
 import msgspec
 
 from warden import wire
-from warden.model import ForbiddenError, UnauthenticatedError
+from warden.model import ForbiddenError, RestrictedError, UnauthenticatedError
 
 ROOT = 0
 
@@ -65,6 +65,24 @@ TABLE: dict[type[wire.Message], Rule] = {
 }
 
 
+ROUTES: dict[str, tuple[type[wire.Message], ...]] = {
+    "GET /": (),
+    "GET /accessible": (wire.GetAvailability,),
+    "POST /accessible": (wire.AddWindow, wire.Resume),
+    "POST /sessions": (wire.Acquire,),
+    "DELETE /sessions/{session}": (wire.Release,),
+    "POST /jobs": (wire.TaskStart,),
+    "GET /jobs": (wire.ListTasks,),
+    "GET /jobs/{number}": (wire.GetTask,),
+    "POST /jobs/{number}/cancel": (wire.TaskStop,),
+    "GET /jobs/{number}/logs": (wire.GetTask,),
+    "GET /qpu/specs": (wire.GetTarget,),
+}
+"""What each route of the HTTP edge says to the broker, for the user of its credential: the rules above hold for it."""
+OPEN_ROUTES = frozenset({"GET /", "GET /accessible"})
+"""Those that need no credential, as QRMI's clients show none."""
+
+
 def check(body: wire.Message, uid: int | None, members: Members) -> None:
     """Let the message pass, or say why not. Ownership is checked where the owner is known.
 
@@ -80,9 +98,9 @@ def check(body: wire.Message, uid: int | None, members: Members) -> None:
     if uid is None:
         raise UnauthenticatedError("say who you are first: this needs a MUNGE credential")
     if who is Who.SCHEDULER and uid != ROOT:
-        raise ForbiddenError("only the scheduler's hooks, as root, may do this")
+        raise RestrictedError("only the scheduler's hooks, as root, may do this")
     if who is Who.OPERATOR and not is_operator(uid, members):
-        raise ForbiddenError(
+        raise RestrictedError(
             "only operators may do this: access.operators and access.operator_groups of the configuration name them"
         )
 

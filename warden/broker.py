@@ -15,12 +15,12 @@ import zmq
 
 from warden import authority, engine, journal, keyring, signals, trust, wire
 from warden.clock import Clock
-from warden.config import LARGEST_RESULT
-from warden.engine import Door, Engine, Outgoing
-from warden.events import REFUSED, Enrolled, Started, Stepped, Tick
+from warden.engine import Engine, Outgoing
+from warden.events import REFUSED, Door, Enrolled, Started, Stepped, Tick
 from warden.holder import Holder
-from warden.model import SECOND, ConfigurationError, WardenError
+from warden.model import SECOND, ConfigurationError, UnauthenticatedError, WardenError
 from warden.roster import Roster
+from warden.sections import LARGEST_RESULT, LARGEST_SEQUENCE
 from warden.settings import settings
 from warden.store import Store, StoreError
 from warden.uploads import Uploads
@@ -48,8 +48,11 @@ _KNOWN = 100_000
 _CURVE = 64
 # What is taken in at once, however large the messages are.
 _TURN_BYTES = 32 * 2**20
-# Messages of a connection that wait for their turn, and answers that wait for it to read.
+# Messages of a connection that wait for their turn, and answers that wait for it to read. An edge's are of many clients.
 _AHEAD, _BEHIND = 2, 16
+_EDGE_AHEAD, _EDGE_BEHIND = 1000, 10_000
+# As large as a sequence can be for any configuration: edges do not send them in parts.
+_EDGE_LARGEST = wire.LARGEST + LARGEST_SEQUENCE
 
 
 class Broker:
@@ -64,7 +67,11 @@ class Broker:
         self._config = config
         self._settings = settings(config)
         self._public, self._secret = keyring.key_pair(config.broker.keys / f"{keyring.BROKER}.key_secret")
-        self._workers_keys = keyring.WorkerKeys(config.broker.keys)
+        self._known_keys = {
+            Door.WORKERS: keyring.PublicKeys(config.broker.keys / keyring.WORKERS),
+            Door.EDGES: keyring.PublicKeys(config.broker.keys / keyring.EDGES),
+        }
+        self._proofs = trust.Proofs()
         self._clock = Clock()
         self._members = self._settings.members
         self._uploads = Uploads(self._settings.max_sequence)
@@ -80,9 +87,12 @@ class Broker:
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind("inproc://zeromq.zap.01")
-            self._clients = self._bind(b"clients", config.broker.clients, wire.LARGEST)
-            # As for any configuration: a task may have been accepted under another one.
-            self._workers = self._bind(b"workers", config.broker.workers, wire.LARGEST + LARGEST_RESULT)
+            self._doors = {
+                Door.CLIENTS: self._bind(Door.CLIENTS, config.broker.clients, wire.LARGEST),
+                Door.EDGES: self._bind(Door.EDGES, config.edge_doors, _EDGE_LARGEST, _EDGE_AHEAD, _EDGE_BEHIND),
+                # As for any configuration: a task may have been accepted under another one.
+                Door.WORKERS: self._bind(Door.WORKERS, config.broker.workers, wire.LARGEST + LARGEST_RESULT),
+            }
         except ConfigurationError:
             self.close()
             raise
@@ -119,7 +129,7 @@ class Broker:
         log.info("serving the QPU %s at %s", self._settings.name, " ".join(self._config.broker.clients))
         poller = zmq.Poller()
         with signals.as_socket() as stop:
-            for source in (self._zap, self._clients, self._workers, stop):
+            for source in (self._zap, *self._doors.values(), stop):
                 poller.register(source, zmq.POLLIN)
             self._turn([Started(), Tick()])
             while True:
@@ -162,37 +172,38 @@ class Broker:
     # --- what comes in ---
 
     def _requests(self) -> Iterator[Event]:
-        for message in self._messages(self._clients):
-            peer, frame = message[0].bytes, message[-1].bytes
-            try:
-                asked = engine.read_request(peer, self._user(message[-1]), frame)
-                match asked.body:
-                    case wire.Hello() as hello:
-                        self._answer(asked, self._hello(message[-1], hello))
-                    case wire.Part() as part:
-                        authority.check(part, asked.uid, self._members)
-                        self._answer(asked, self._uploads.add(asked.uid or 0, part))
-                    case wire.TaskStart(upload=str(upload)) as body if asked.uid is not None:
-                        text = self._uploads.text(asked.uid, upload)
-                        yield replace(asked, body=replace(body, sequence=text, upload=None))
-                    case _:
-                        yield asked
-            except WardenError as error:
-                self._send(Outgoing(Door.CLIENTS, peer, engine.refusal(frame, error)))
+        for door in (Door.CLIENTS, Door.EDGES):
+            for message in self._messages(door):
+                yield from self._request(door, message)
+
+    def _request(self, door: Door, message: list[zmq.Frame]) -> Iterator[Event]:
+        peer, frame = message[0].bytes, message[-1].bytes
+        try:
+            uid = self._user(message[-1]) if door is Door.CLIENTS else self._borne(frame)
+            asked = engine.read_request(peer, uid, frame, door)
+            match asked.body:
+                case wire.Hello() as hello:
+                    self._answer(asked, self._hello(message[-1], hello))
+                case wire.Part() as part:
+                    authority.check(part, asked.uid, self._members)
+                    self._answer(asked, self._uploads.add(asked.uid or 0, part))
+                case wire.TaskStart(upload=str(upload)) as body if asked.uid is not None:
+                    text = self._uploads.text(asked.uid, upload)
+                    yield replace(asked, body=replace(body, sequence=text, upload=None))
+                case _:
+                    yield asked
+        except WardenError as error:
+            self._send(Outgoing(door, peer, engine.refusal(frame, error)))
 
     def _answer(self, asked: Asked, result: Any) -> None:
-        self._send(Outgoing(Door.CLIENTS, asked.peer, wire.pack_answer(asked.correlation, result)))
+        self._send(Outgoing(asked.door, asked.peer, wire.pack_answer(asked.correlation, result)))
 
     def _reports(self) -> Iterator[Event]:
-        for message in self._messages(self._workers):
-            if _key(message[-1]).encode() not in self._workers_keys:
-                # Its key was taken away since it connected.
-                continue
+        for message in self._messages(Door.WORKERS):
             yield engine.read_report(message[0].bytes, message[-1].bytes)
 
-    @staticmethod
-    def _messages(source: zmq.Socket[bytes]) -> Iterator[list[zmq.Frame]]:
-        size = 0
+    def _messages(self, door: Door) -> Iterator[list[zmq.Frame]]:
+        source, keys, size = self._doors[door], self._known_keys.get(door), 0
         for _ in range(_TURN):
             if size > _TURN_BYTES:
                 return
@@ -201,7 +212,9 @@ class Broker:
             except zmq.Again:
                 return
             size += sum(map(len, message))
-            if len(message) == 2:  # noqa: PLR2004 - the peer and its message
+            # Its key may have been taken away since it connected.
+            known = keys is None or _key(message[-1]).encode() in keys
+            if known and len(message) == 2:  # noqa: PLR2004 - the peer and its message
                 yield message
 
     def _hello(self, frame: zmq.Frame, hello: wire.Hello) -> wire.Greeting:
@@ -225,19 +238,32 @@ class Broker:
         self._users.move_to_end(key)
         return self._users[key]
 
+    def _borne(self, frame: bytes) -> int | None:
+        """Who an edge says that its client is; a credential counts once, whichever edges it was shown to."""
+        bearer = wire.bearer_of(frame)
+        if bearer is None:
+            return None
+        if not self._proofs.take(bearer.proof, self._clock.now()) and not bearer.again:
+            why = "this credential was used before: each works only once"
+            journal.write(journal.AUDIT, REFUSED, {"by": bearer.uid, "what": "request at an edge", "why": why})
+            raise UnauthenticatedError(why)
+        return bearer.uid
+
     # --- sockets ---
 
-    def _bind(self, domain: bytes, addresses: tuple[str, ...], largest: int) -> zmq.Socket[bytes]:
+    def _bind(
+        self, door: Door, addresses: tuple[str, ...], largest: int, ahead: int = _AHEAD, behind: int = _BEHIND
+    ) -> zmq.Socket[bytes]:
         server = self._context.socket(zmq.ROUTER)
         server.curve_server = True
         server.curve_secretkey = self._secret
-        server.zap_domain = domain
+        server.zap_domain = door.value.encode()
         server.linger = 200
         # A larger message ends its connection before it fills our memory.
         server.maxmsgsize = largest + _CURVE
         # What libzmq may hold for a connection that sends faster than we read.
-        server.rcvhwm = _AHEAD
-        server.sndhwm = _BEHIND
+        server.rcvhwm = ahead
+        server.sndhwm = behind
         # No heartbeats of ZeroMQ's: libzmq 4.3.5 aborts the process (`!_io_error`) when one is due to a peer that has died
         # while more of it waits than is taken in. The kernel's are as good for peers that vanish.
         server.tcp_keepalive, server.tcp_keepalive_idle = 1, 30
@@ -261,7 +287,8 @@ class Broker:
             except zmq.Again:
                 return
             key = zmq.utils.z85.encode(credentials[0]) if mechanism == b"CURVE" else b""
-            welcome = bool(key) and (domain == b"clients" or key in self._workers_keys)
+            keys = self._known_keys.get(Door(domain.decode()))
+            welcome = bool(key) and (keys is None or key in keys)
             if not welcome:
                 facts = {"address": address.decode(), "what": f"connection to {domain.decode()}", "why": "unknown key"}
                 journal.write(journal.AUDIT, REFUSED, facts)
@@ -269,10 +296,9 @@ class Broker:
             self._zap.send_multipart([version, request, *status, b""])
 
     def _send(self, outgoing: Outgoing) -> None:
-        server = self._clients if outgoing.door is Door.CLIENTS else self._workers
         # A peer that is gone, or that does not read, loses its message: it asks again.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
-            server.send_multipart([outgoing.peer, outgoing.frame], zmq.NOBLOCK)
+            self._doors[outgoing.door].send_multipart([outgoing.peer, outgoing.frame], zmq.NOBLOCK)
 
 
 def _facts(members: Members) -> dict[str, Any]:

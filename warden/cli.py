@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -26,17 +27,33 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--edge-only", is_flag=True, help="Run only an HTTP edge, for a broker that runs elsewhere.")
+@click.option("--lifeline", type=int, hidden=True)
 @console.config_option
-def serve(config: Path) -> None:
-    """Run the broker in the foreground; SIGTERM ends it."""
-    from warden import journal  # noqa: PLC0415
-    from warden.broker import Broker  # noqa: PLC0415
+def serve(config: Path, edge_only: bool, lifeline: int | None) -> None:
+    """Run the broker in the foreground; SIGTERM ends it.
+
+    With `http.listen` in the configuration it has an HTTP edge beside it, for QRMI's own clients.
+    """
+    from warden import edge_process, journal  # noqa: PLC0415
     from warden.config import load  # noqa: PLC0415
 
+    config = config.absolute()
     settings = load(config)
     journal.begin(as_json=settings.log.format == "json", audit=settings.log.audit)
     os.chdir("/")
-    with Broker(settings) as broker:
+    if edge_only:
+        if not settings.http.listen:
+            raise console.Failure(f"{config} has no http.listen: say where the edge shall listen")
+        edge_process.check_installed()
+        from warden.qrmi_http import server  # noqa: PLC0415
+
+        server.serve(settings, lifeline)
+        return
+    from warden.broker import Broker  # noqa: PLC0415
+
+    edge = edge_process.beside(config) if settings.http.listen else contextlib.nullcontext()
+    with Broker(settings) as broker, edge:
         broker.serve()
 
 
@@ -58,27 +75,31 @@ def worker(config: Path) -> None:
 @main.command()
 @click.option("--next", "following", is_flag=True, help="Make the pair that the broker shall have next.")
 @click.option("--switch", is_flag=True, help="Make the next pair the broker's; it counts from its next start.")
+@click.option("--edge", is_flag=True, help="Make only an HTTP edge's pair, on a host without a broker.")
 @console.config_option
-def keys(config: Path, following: bool, switch: bool) -> None:
-    """Make the key pairs of the broker and its worker, where they are missing.
+def keys(config: Path, following: bool, switch: bool, edge: bool) -> None:
+    """Make the key pairs of the broker, its worker and its HTTP edge, where they are missing.
 
     With --next and --switch the broker gets another pair while clients go on: see docs/security.md.
     """
     from warden import keyring  # noqa: PLC0415
     from warden.config import load  # noqa: PLC0415
 
-    if following and switch:
-        raise click.UsageError("--next and --switch are two steps: the next key has to reach all hosts between them")
+    if following + switch + edge > 1:
+        raise click.UsageError(
+            "--next, --switch and --edge are steps of their own; the next key has to reach all hosts before the switch"
+        )
     folder = load(config).broker.keys
     if switch:
         keyring.switch(folder)
         click.echo("the next key is the broker's: start the broker again")
         return
-    made = keyring.make_next(folder) if following else keyring.make_keys(folder)
+    make = keyring.make_next if following else keyring.make_edge if edge else keyring.make_keys
+    made = make(folder)
     for path in made:
         click.echo(f"made {path}")
     if not made:
-        click.echo("the next key is there already" if following else "all keys are there already")
+        click.echo("all keys are there already" if make is keyring.make_keys else "this key is there already")
 
 
 @main.command()

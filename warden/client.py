@@ -148,9 +148,7 @@ class Client:
         Raises:
             BadRequestError: The sequence or the number of shots cannot be run on this QPU.
         """
-        limit = self._config.limits.sequence_bytes
-        if len(sequence.encode("utf-8", "replace")) > limit:
-            raise BadRequestError(f"the sequence is larger than {limit} bytes, the most that this QPU takes")
+        check_sequence(sequence, self._config.limits.sequence_bytes)
         body = wire.TaskStart(
             session=session,
             sequence=sequence,
@@ -301,8 +299,8 @@ class QuantumResource:
         return {"name": answer.name, "type": "pasqal-local", "max_qubits": str(answer.qubits)}
 
     def is_accessible(self) -> bool:
-        """Whether the QPU takes tasks now."""
-        return self._client.availability().state is State.READY
+        """Whether the QPU takes tasks; during a calibration they wait for its end."""
+        return self._client.availability().accessible
 
     def status(self) -> State:
         return self._client.availability().state
@@ -351,6 +349,16 @@ class QuantumResource:
         if not self._session:
             raise ForbiddenError("this is no job that was granted a QPU: submit it with `qsub -l qpu=1`")
         return self._session
+
+
+def check_sequence(sequence: str, largest: int) -> None:
+    """Whether it is worth sending.
+
+    Raises:
+        BadRequestError: It has more than `largest` bytes.
+    """
+    if len(sequence.encode("utf-8", "replace")) > largest:
+        raise BadRequestError(f"the sequence is larger than {largest} bytes, the most that this QPU takes")
 
 
 def check_shots(shots: object) -> int:

@@ -43,14 +43,18 @@ from warden.model import (
     BadRequestError,
     BusyError,
     ConflictError,
+    EndedSessionError,
     ForbiddenError,
+    ForeignSessionError,
     Micros,
     NotFoundError,
+    RestrictedError,
     Session,
     State,
     Task,
     TaskStatus,
     UnavailableError,
+    UnknownSessionError,
     WardenError,
     Window,
     brief,
@@ -204,7 +208,7 @@ class Core:
             if uid == authority.ROOT and session.uid == body.uid and body.start in {"", session.start}:
                 return self._ledger.vouch(replace(session, host=body.host or session.host), now, always=True)
         if uid != authority.ROOT:
-            raise ForbiddenError("a session comes from the scheduler: submit the job with `qsub -l qpu=1`")
+            raise RestrictedError("a session comes from the scheduler: submit the job with `qsub -l qpu=1`")
         for session in same_job:
             other = session.uid != body.uid
             self._end_session(
@@ -268,12 +272,13 @@ class Core:
     def _task_start(self, uid: int | None, body: wire.TaskStart, now: Micros) -> Task:
         session = self._ledger.session(body.session)
         if session is None or session.uid != uid:
-            raise ForbiddenError("there is no such session of yours: submit the job with `qsub -l qpu=1`")
+            refusal = UnknownSessionError if session is None else ForeignSessionError
+            raise refusal("there is no such session of yours: submit the job with `qsub -l qpu=1`")
         known = self._ledger.archive.task_by_key(session.id, body.key)
         if known is not None:
             return self._visible(uid, known.id, now).public()
         if session.ended is not None:
-            raise ForbiddenError(f"the session has ended: {session.end_reason}")
+            raise EndedSessionError(f"the session has ended: {session.end_reason}")
         authority.check_user(session.uid, self._members, self._settings.name)
         admission.check_limits(self._settings, self._ledger.queue, session.uid, body)
         admission.check_budget(self._settings, session, self._ledger.tasks_of(session), body)

@@ -6,7 +6,6 @@ an answer never tells of anything that a crash could undo, however many clients 
 
 from __future__ import annotations
 
-import enum
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import msgspec
 
 from warden import journal, wire
 from warden.core import Core
-from warden.events import Answer, Asked, Enrolled, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
+from warden.events import Answer, Asked, Door, Enrolled, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
 from warden.model import UnavailableError, WardenError
 from warden.store import StoreError
 
@@ -30,13 +29,6 @@ log = logging.getLogger("warden.broker")
 
 # Of what a worker says that nobody understands, so much is told.
 _QUOTED = 500
-
-
-class Door(enum.Enum):
-    """Which of the broker's two sockets."""
-
-    CLIENTS = "clients"
-    WORKERS = "workers"
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -149,7 +141,7 @@ class Engine:
     def _carried_out(self, effect: Effect) -> list[Outgoing]:
         match effect:
             case Answer(to=asked) | Refuse(to=asked):
-                return [Outgoing(Door.CLIENTS, asked.peer, _packed(effect))]
+                return [Outgoing(asked.door, asked.peer, _packed(effect))]
             case Tell(peer=peer, body=wire.StartRun() as run):
                 try:
                     run = msgspec.structs.replace(run, sequence=self._store.sequence(run.task))
@@ -184,13 +176,13 @@ def _packed(effect: Answer | Refuse) -> bytes:
         )
 
 
-def read_request(peer: bytes, uid: int | None, frame: bytes) -> Asked:
+def read_request(peer: bytes, uid: int | None, frame: bytes, door: Door = Door.CLIENTS) -> Asked:
     """What a client asks; `refusal` is for what this raises.
 
     Raises:
         WardenError: It cannot be understood.
     """
-    return Asked(peer, wire.correlation_of(frame), uid, wire.unpack_request(frame))
+    return Asked(peer, wire.correlation_of(frame), uid, wire.unpack_request(frame), door)
 
 
 def refusal(frame: bytes, error: WardenError) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any, Protocol
 
 import msgspec
@@ -62,13 +63,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long what has ended is kept."""
 
 
+class Door(enum.Enum):
+    """Which of the broker's sockets."""
+
+    CLIENTS = "clients"
+    EDGES = "edges"
+    WORKERS = "workers"
+
+
 class Asked(msgspec.Struct, frozen=True):
-    """A client's request. `uid` is None as long as the connection has not proven whose it is."""
+    """A client's request. `uid` is None as long as nobody has proven whose it is."""
 
     peer: bytes
     correlation: int
     uid: int | None
     body: wire.Message
+    door: Door = Door.CLIENTS
 
 
 class Reported(msgspec.Struct, frozen=True):

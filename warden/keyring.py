@@ -1,10 +1,11 @@
-"""Keys in files: the broker's pair, the workers' pairs, and the next pair of a broker whose key is being changed.
+"""Keys in files: the pairs of the broker, its workers and its edges, and the next pair of a broker whose key is being changed.
 
 In the folder of the broker's keys:
 
     broker.key, broker.key_secret              the broker's
     broker.next.key, broker.next.key_secret    the one that it will have next (`warden keys --next`, `--switch`)
     worker.key_secret, workers/*.key           a worker's, and the public halves of all workers that the broker takes
+    edge.key_secret, edges/*.key               the same of the edges
 """
 
 from __future__ import annotations
@@ -24,16 +25,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("warden.broker")
 
-BROKER, NEXT, WORKER, WORKERS = "broker", "broker.next", "worker", "workers"
+BROKER, NEXT, WORKER, EDGE = "broker", "broker.next", "worker", "edge"
+WORKERS, EDGES = "workers", "edges"
 
 
 def make_keys(folder: Path) -> list[Path]:
-    """Make what is missing of the broker's and the worker's key pairs, and say what was made."""
+    """Make what is missing of the broker's, the worker's and the edge's key pairs, and say what was made."""
+    places = {BROKER: folder, WORKER: folder / WORKERS, EDGE: folder / EDGES}
     with _writing(folder):
-        for public in (folder, folder / WORKERS):
+        for public in places.values():
             public.mkdir(parents=True, exist_ok=True)
             public.chmod(0o755)
-        return [*_make(folder, BROKER, folder), *_make(folder, WORKER, folder / WORKERS)]
+        return [path for name, public in places.items() for path in _make(folder, name, public)]
+
+
+def make_edge(folder: Path) -> list[Path]:
+    """Make an edge's pair alone, on a host without a broker, where it is missing, and say what was made."""
+    with _writing(folder):
+        return _make(folder, EDGE, folder)
 
 
 def make_next(folder: Path) -> list[Path]:
@@ -99,8 +108,8 @@ def key_pair(path: Path) -> tuple[bytes, bytes]:
     return public, secret
 
 
-class WorkerKeys:
-    """The public keys of the workers that the broker takes, as they are in the folder at each moment."""
+class PublicKeys:
+    """The public keys of those that the broker takes, as they are in the folder at each moment."""
 
     def __init__(self, folder: Path) -> None:
         """Read them.
@@ -108,7 +117,7 @@ class WorkerKeys:
         Raises:
             ConfigurationError: One of the files is no key.
         """
-        self._folder = folder / WORKERS
+        self._folder = folder
         self._files: object = None
         self._keys: frozenset[bytes] = frozenset()
         for path in self._folder.glob("*.key"):
@@ -126,7 +135,7 @@ class WorkerKeys:
             try:
                 yield public_key(path)
             except ConfigurationError as error:
-                log.warning("no worker is known by it: %s", error)
+                log.warning("nobody is known by it: %s", error)
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -121,6 +121,14 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     """The broker's clock when it answered."""
 
     @property
+    def accessible(self) -> bool:
+        """In QRMI's sense: whether a task that is sent now will be run without anybody's doing.
+
+        QRMI's clients end with an error where this is false, and a running job must not fail by a calibration.
+        """
+        return self.state in {State.READY, State.CALIBRATING}
+
+    @property
     def open_places(self) -> int:
         """Places that a scheduler may count on: all of them, or none while the QPU is blocked."""
         return self.places if self.state is State.READY else 0
@@ -243,6 +251,30 @@ class ForbiddenError(WardenError):
     code = "forbidden"
 
 
+class RestrictedError(ForbiddenError):
+    """Only operators, or the scheduler's hooks, may do this."""
+
+    code = "restricted"
+
+
+class UnknownSessionError(ForbiddenError):
+    """Nobody has such a session."""
+
+    code = "unknown_session"
+
+
+class ForeignSessionError(ForbiddenError):
+    """The session is somebody else's."""
+
+    code = "foreign_session"
+
+
+class EndedSessionError(ForbiddenError):
+    """The session was the user's, and takes no more tasks."""
+
+    code = "ended_session"
+
+
 class NotFoundError(WardenError):
     """There is no such thing, or it is none of this user's business."""
 
@@ -311,6 +343,10 @@ ERRORS: dict[str, type[WardenError]] = {
     for kind in (
         BadRequestError,
         ForbiddenError,
+        RestrictedError,
+        UnknownSessionError,
+        ForeignSessionError,
+        EndedSessionError,
         NotFoundError,
         ConflictError,
         LimitError,

@@ -18,7 +18,7 @@ from warden.model import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from warden.config import AccessSection
+    from warden.sections import AccessSection
 
 log = logging.getLogger("warden.broker")
 

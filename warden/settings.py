@@ -8,7 +8,8 @@ from warden import roster
 from warden.events import Class, Settings
 
 if TYPE_CHECKING:
-    from warden.config import ClassSection, Config
+    from warden.config import Config
+    from warden.sections import ClassSection
 
 
 def settings(config: Config) -> Settings:

@@ -7,19 +7,29 @@ broker can use. Workers are known by key pairs of their own, whose public halves
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from warden import munge
 from warden.authority import ROOT
-from warden.config import networks
-from warden.model import UnauthenticatedError
+from warden.model import SECOND, UnauthenticatedError
+from warden.sections import networks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from warden.config import AccessSection
+    from warden.model import Micros
+    from warden.sections import AccessSection
+
+
+# Bytes by which a credential is remembered.
+_PROOF = 16
+# No credential lives longer (MUNGE_MAXIMUM_TTL).
+_LIFETIME = 3600 * SECOND
+# Half of the credentials that are remembered at most, in case somebody makes very many: about 20 MB.
+_REMEMBERED = 100_000
 
 
 def payload(client_key: bytes, broker_key: bytes) -> bytes:
@@ -55,6 +65,45 @@ def check_host(uid: int, host: str, access: AccessSection) -> None:
         if concerned and allowed and not any(ipaddress.IPv4Address(host) in network for network in allowed):
             whom = "root" if name == "root_hosts" else "anybody"
             raise UnauthenticatedError(f"no credential of {whom} is taken from {host}: access.{name} does not name it")
+
+
+class Bearing(NamedTuple):
+    """What a credential of an HTTP request proves: who sends it, and from where; `proof` stands for the credential."""
+
+    uid: int
+    host: str
+    proof: bytes
+
+
+def verify_bearer(credential: str, access: AccessSection) -> Bearing:
+    """Whose request it is that comes with a credential over nothing, as QRMI's clients make them.
+
+    Raises:
+        UnauthenticatedError: It proves nothing, was made for something else, or on a host that is not trusted so far.
+    """
+    proven = munge.decode(credential, access.munge_socket)
+    if proven.payload:
+        raise UnauthenticatedError("this credential was made for something else than a request")
+    check_host(proven.uid, proven.host, access)
+    return Bearing(proven.uid, proven.host, hashlib.sha256(credential.encode()).digest()[:_PROOF])
+
+
+class Proofs:
+    """Which credentials were shown already; munged knows that too, but only those that its own host was shown."""
+
+    def __init__(self) -> None:
+        self._young: set[bytes] = set()
+        self._old: set[bytes] = set()
+        self._since: Micros = 0
+
+    def take(self, proof: bytes, now: Micros) -> bool:
+        """Whether it is shown for the first time."""
+        if proof in self._young or proof in self._old:
+            return False
+        if len(self._young) >= _REMEMBERED or not 0 <= now - self._since < _LIFETIME:
+            self._old, self._young, self._since = self._young, set(), now
+        self._young.add(proof)
+        return True
 
 
 def peer_uid(address: str) -> int | None:

@@ -189,6 +189,17 @@ class Resume(Message, frozen=True, kw_only=True):
     """Ends the maintenance that is on now, and the pause after failures of the QPU."""
 
 
+class Bearer(msgspec.Struct, frozen=True, kw_only=True):
+    """For whom an edge speaks: a user who has proven to it who he is.
+
+    `proof`: stands for his credential, which is good for one request. `again`: this request was sent before, perhaps in vain.
+    """
+
+    uid: Uid
+    proof: Annotated[bytes, msgspec.Meta(min_length=1, max_length=32)]
+    again: bool = False
+
+
 Request = (
     Hello
     | GetAvailability
@@ -321,8 +332,10 @@ def unpack(frame: bytes, kind: Any) -> Any:
     return _body(_envelope(frame), kind)
 
 
-def pack_request(correlation: int, body: Message) -> bytes:
-    return _packb({"v": VERSION, "id": correlation, "body": msgspec.to_builtins(body, builtin_types=(bytes,))})
+def pack_request(correlation: int, body: Message, bearer: Bearer | None = None) -> bytes:
+    borne = {} if bearer is None else {"for": msgspec.to_builtins(bearer, builtin_types=(bytes,))}
+    said = msgspec.to_builtins(body, builtin_types=(bytes,))
+    return _packb({"v": VERSION, "id": correlation, **borne, "body": said})
 
 
 def correlation_of(frame: bytes) -> int:
@@ -331,6 +344,11 @@ def correlation_of(frame: bytes) -> int:
         return _envelope(frame).id
     except BadRequestError:
         return 0
+
+
+def bearer_of(frame: bytes) -> Bearer | None:
+    """For whom a request is made, as whoever sends it says: only edges are believed."""
+    return _envelope(frame).bearer
 
 
 def unpack_request(frame: bytes) -> Message:
@@ -416,7 +434,11 @@ class _Envelope(msgspec.Struct):
 
     v: int
     id: int = 0
+    bearer: Bearer | None = msgspec.field(name="for", default=None)
     body: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+learn(_Envelope)
 
 
 def _envelope(frame: bytes) -> _Envelope:

@@ -87,13 +87,14 @@ def acquire(job: HookJob, project: str, settings: Config, section: GridEngineSec
 
 def environment(settings: Config, session: Session) -> dict[str, str]:
     """What a job finds: QRMI's variables, and ours. Nothing in it is a secret."""
-    name = settings.qpu.name
+    name, url = settings.qpu.name, settings.http.reachable
     return {
         "QRMI_JOB_QPU_RESOURCES": name,
         "QRMI_JOB_QPU_TYPES": "pasqal-local",
         "QRMI_JOB_UID": str(session.uid),
         "QRMI_JOB_ID": session.job,
         f"{name}_QRMI_JOB_ACQUISITION_TOKEN": session.id,
+        **({f"{name}_QRMI_WARDEN_URL": url} if url else {}),
         "WARDEN_SESSION": session.id,
     }
 

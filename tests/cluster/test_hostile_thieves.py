@@ -69,7 +69,7 @@ for name, attempt in tries.items():
         said[name] = error.code
 print(json.dumps(said))
 """
-REFUSALS = ("forbidden", "not_found")
+REFUSALS = ("forbidden", "restricted", "foreign_session", "unknown_session", "not_found")
 # What the owner does not get either.
 ROOTS_ALONE = {
     "find it as bob",

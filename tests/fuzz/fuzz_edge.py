@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from warden import engine, wire
 from warden.authority import Members
 from warden.calibration import Calendar
-from warden.engine import Door, Engine
-from warden.events import Asked, Class, Settings, Started, Tick
+from warden.engine import Engine
+from warden.events import Asked, Class, Door, Settings, Started, Tick
 from warden.model import SECOND, State, TaskStatus, WardenError
 from warden.qpu.timing import Timing
 from warden.store import Store

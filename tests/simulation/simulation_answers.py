@@ -9,8 +9,7 @@ from simulation_scenario import OPERATOR, ROOT
 from simulation_world import ViolationError
 
 from warden import wire
-from warden.engine import Door
-from warden.events import Asked
+from warden.events import Asked, Door
 from warden.model import Session, Task, WardenError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from simulation_windows import next_opening
 from simulation_world import EPOCH, ViolationError
 
 from warden import engine, events, wire
-from warden.engine import Door, Engine, Outgoing
-from warden.events import Asked, Garbled, Tick
+from warden.engine import Engine, Outgoing
+from warden.events import Asked, Door, Garbled, Tick
 from warden.model import SECOND, Session, Task, TaskStatus, UnauthenticatedError, WardenError
 from warden.store import StoreError
 

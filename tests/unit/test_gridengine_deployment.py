@@ -11,8 +11,8 @@ from gridengine.commands import GridEngineError, Output
 from gridengine.configuration import GridEngineSection
 from gridengine.deployment import Change, Item, Kind, State, plan
 from gridengine.resources import NAMES, Flavour, complexes, parse_table, render_table, values
-from warden.config import QpuSection
 from warden.model import ConfigurationError, ConflictError
+from warden.sections import QpuSection
 
 SETTINGS = GridEngineSection(bin=Path("/opt/w/bin"), sensor_hosts=("global", "node1"))
 DESIRED = deployment.desired(SETTINGS, QpuSection(name="fresnel", qubits=20), Flavour.SGE)

@@ -25,8 +25,8 @@ from gridengine.configuration import GridEngineSection
 from gridengine.hooks import epilog, guard, job, prolog
 from gridengine.hooks.job import HookError, HookJob
 from warden import model, wire
-from warden.config import Duration
 from warden.model import BadRequestError
+from warden.sections import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

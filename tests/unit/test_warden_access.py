@@ -13,10 +13,10 @@ from warden_site import NOBODY, SESSION, Site, as_user, wait_until
 
 from warden import munge, roster, trust, wire
 from warden.authority import Members
-from warden.config import AccessSection
 from warden.events import Enrolled, Tick
 from warden.model import ConfigurationError, ForbiddenError, UnauthenticatedError
 from warden.roster import Roster
+from warden.sections import AccessSection
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
@@ -218,7 +218,7 @@ def test_on_one_host_the_kernel_says_who_is_there(site: Site) -> None:
         ask(lambda: c.acquire(job="7", uid=os.getuid()).job)
     """
     assert as_user(NOBODY, look, site) == ["['7']", "7"]
-    assert as_user(1, look, site) == ["[]", "forbidden"]
+    assert as_user(1, look, site) == ["[]", "restricted"]
 
 
 @pytest.mark.parametrize(

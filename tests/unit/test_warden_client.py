@@ -157,4 +157,4 @@ def test_keys_are_made_once_and_only_their_secret_halves_are_secret(tmp_path: Pa
     assert {path: path.read_bytes() for path in made} == before
     public, secret = keyring.key_pair(tmp_path / "broker.key_secret")
     assert zmq.curve_public(secret) == public == keyring.public_key(tmp_path / "broker.key")
-    assert keyring.public_key(tmp_path / "workers" / "worker.key") in keyring.WorkerKeys(tmp_path)
+    assert keyring.public_key(tmp_path / "workers" / "worker.key") in keyring.PublicKeys(tmp_path / "workers")

@@ -10,10 +10,10 @@ import typing
 import pytest
 from warden_site import AFM, Site, wait_until
 
-from warden.config import QpuSection
 from warden.model import TaskStatus
 from warden.qpu import echo
 from warden.qpu.process import EMULATORS, Emulator, Order
+from warden.sections import QpuSection
 
 
 def test_the_configuration_names_the_emulators_that_there_are() -> None:

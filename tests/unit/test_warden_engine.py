@@ -14,8 +14,8 @@ from warden_machine import ALICE, BOB, ROOT, SETTINGS, T0, sequence
 from warden import engine, wire
 from warden.calibration import Calendar
 from warden.core import Core
-from warden.engine import Door, Engine, Outgoing
-from warden.events import Asked, Garbled, Reported, Started, Stepped, Tick
+from warden.engine import Engine, Outgoing
+from warden.events import Asked, Door, Garbled, Reported, Started, Stepped, Tick
 from warden.model import SECOND, BadRequestError
 from warden.store import Store, StoreError
 

@@ -50,7 +50,7 @@ def test_without_a_next_pair_there_is_nothing_to_switch_to(tmp_path: Path) -> No
 def test_a_worker_s_key_counts_from_when_it_is_there_until_it_is_taken_away(tmp_path: Path) -> None:
     keyring.make_keys(tmp_path)
     file = tmp_path / "workers" / "worker.key"
-    key, known = keyring.public_key(file), keyring.WorkerKeys(tmp_path)
+    key, known = keyring.public_key(file), keyring.PublicKeys(tmp_path / "workers")
     assert key in known
     aside = file.rename(tmp_path / "aside")
     assert key not in known
@@ -69,7 +69,7 @@ def test_a_worker_s_key_counts_from_when_it_is_there_until_it_is_taken_away(tmp_
     assert key not in known
     assert keyring.public_key(file) in known
     with pytest.raises(ConfigurationError, match="is no key"):
-        keyring.WorkerKeys(tmp_path)
+        keyring.PublicKeys(tmp_path / "workers")
 
 
 def test_the_broker_s_key_is_changed_under_clients_and_workers_that_go_on(site: Site) -> None:

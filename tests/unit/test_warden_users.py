@@ -206,7 +206,15 @@ def test_another_user_finds_and_changes_nothing(standing_site: Site, qpu: Quantu
         """,
         standing_site,
     )
-    assert answers == ["not_found"] * 3 + ["forbidden"] * 9 + ["[]", "[]", "fresnel"]
+    assert answers == [
+        *["not_found"] * 3,
+        "foreign_session",
+        *["restricted"] * 6,
+        *["forbidden"] * 2,
+        "[]",
+        "[]",
+        "fresnel",
+    ]
     assert qpu.task_status(task) is TaskStatus.COMPLETED
 
 

@@ -15,9 +15,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx
 import pytest
 
 from warden import config as configuration
+from warden import munge
 from warden.client import Client, QuantumResource
 from warden.events import Keep
 from warden.model import SECOND, Session, State, UnavailableError
@@ -69,7 +71,7 @@ class Site:
         if shutil.which("munged", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
             self.__exit__()
             pytest.skip("munged is not installed")
-        self._start_munged()
+        self.start_munged()
         self.configure()
         self.warden("keys", check=True)
         self._make_session()
@@ -82,14 +84,15 @@ class Site:
             process.wait()
         shutil.rmtree(self.room, ignore_errors=True)
 
-    def _start_munged(self) -> None:
+    def start_munged(self) -> None:
         key = self.room / "munge.key"
-        key.write_bytes(os.urandom(64))
-        key.chmod(0o400)
+        if not key.exists():
+            key.write_bytes(os.urandom(64))
+            key.chmod(0o400)
         files = {"key": key, "pid": "munge.pid", "log": "munge.log", "seed": "munge.seed"}
         options = [f"--{name}-file={self.room / file}" for name, file in files.items()]
         munged = shutil.which("munged", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "munged"
-        self.start([munged, "--foreground", "--force", f"--socket={self.munge_socket}", *options])
+        self.munged = self.start([munged, "--foreground", "--force", f"--socket={self.munge_socket}", *options])
         wait_until(self.munge_socket.exists, "munged listens")
 
     def configure(self, **sections: dict[str, Any]) -> Config:
@@ -99,6 +102,7 @@ class Site:
             "broker": {
                 "clients": [f"ipc://{self.room}/c"],
                 "workers": [f"ipc://{self.room}/w"],
+                "edges": [f"ipc://{self.room}/e"],
                 "state": str(self.room / "state"),
                 "keys": str(self.room / "keys"),
                 "heartbeat": 0.3,
@@ -144,6 +148,14 @@ class Site:
             wait_until(lambda: "serving the QPU" in self.log_of(self.broker), "the broker serves")
         return self.broker
 
+    def start_edge(self, port: int) -> subprocess.Popen[bytes]:
+        """One more edge, at another port than the broker's own."""
+        file = self.room / f"edge{port}.toml"
+        file.write_text(self.file.read_text().replace(self.config.http.listen, f"127.0.0.1:{port}"), encoding="utf-8")
+        edge = self.start([WARDEN, "serve", "--edge-only", "--config", str(file)])
+        wait_until(lambda: "serving QRMI's clients" in self.log_of(edge), "the edge serves")
+        return edge
+
     def start_worker(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
         self.worker = self.start([WARDEN, "worker", "--config", str(self.file)])
         if wait:
@@ -165,6 +177,13 @@ class Site:
 
     # --- clients ---
 
+    def http(self, port: int | None = None, *, anonymous: bool = False, **options: Any) -> httpx.Client:
+        """Of the edge, with a new credential for each request, as QRMI's clients have them."""
+        http = self.config.http
+        url = http.reachable if port is None else http.reachable.replace(str(http.address[1]), str(port))
+        shown = None if anonymous else Credentials(self.munge_socket)
+        return httpx.Client(base_url=url, auth=shown, timeout=LIMIT, trust_env=False, **options)
+
     @contextlib.contextmanager
     def client(self, timeout: float = 30.0) -> Iterator[Client]:
         with Client(config=self.config, timeout=timeout) as client:
@@ -184,6 +203,17 @@ class Site:
     def resource(self, session: str = SESSION, timeout: float = 30.0) -> Iterator[QuantumResource]:
         with QuantumResource(client=Client(config=self.config, timeout=timeout), session=session) as resource:
             yield resource
+
+
+class Credentials(httpx.Auth):
+    """A fresh MUNGE credential over nothing with each request."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:
+        request.headers["X-Munge-Cred"] = munge.encode(b"", self._socket)
+        yield request
 
 
 def as_user(uid: int, code: str, site: Site) -> list[str]:

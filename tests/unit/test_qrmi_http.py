@@ -1,0 +1,411 @@
+"""The HTTP edge as QRMI's clients find it: the contract's routes and refusals, credentials, restarts."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trustme
+from warden_site import AFM, NOBODY, SESSION, Site, free_port, wait_until
+
+from warden import munge
+from warden.model import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+HEADER = {"X-Warden-Session": SESSION}
+TASK = {"sequence": AFM, "shots": 5}
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as site:
+        prepare(site)
+        yield site
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Site]:
+    with Site() as site:
+        prepare(site)
+        site.start_worker()
+        yield site
+
+
+@pytest.fixture
+def qpu(standing: Site) -> Iterator[httpx.Client]:
+    with standing.http() as client:
+        yield client
+
+
+@pytest.fixture
+def nobody(standing: Site) -> Iterator[httpx.Client]:
+    with standing.http(anonymous=True) as client:
+        yield client
+
+
+def prepare(site: Site, **http: Any) -> None:
+    site.configure(
+        http={"listen": f"127.0.0.1:{free_port()}", **http},
+        qpu={"emulator": "echo", "overhead": 0},
+        limits={"sequence_bytes": 100_000},
+    )
+    site.start_broker()
+    wait_until(lambda: "serving QRMI's clients" in site.log_of(site.broker), "the edge serves")
+
+
+def result_of(client: httpx.Client, number: int) -> dict[str, Any]:
+    def ended() -> dict[str, Any] | None:
+        answer = client.get(f"/jobs/{number}").json()
+        return answer if answer["status"] in {"DONE", "ERROR", "CANCELED"} else None
+
+    return dict(wait_until(ended, f"task {number} ends"))
+
+
+def refusal(answer: httpx.Response) -> tuple[int, Any]:
+    return answer.status_code, answer.json()["detail"]
+
+
+# --- the contract ---
+
+
+def test_a_task_from_its_sequence_to_its_result(qpu: httpx.Client) -> None:
+    task = qpu.post("/jobs", json=TASK, headers=HEADER).json()
+    assert task["status"] in {"PENDING", "RUNNING", "DONE"}
+    assert task["user_id"] == str(os.getuid())
+    done = result_of(qpu, task["id"])
+    assert (done["status"], done["results"]) == ("DONE", '{"counter": {"0000": 5}}')
+    assert "completed in 1 run" in qpu.get(f"/jobs/{task['id']}/logs").json()["logs"]
+    # QRMI's task_runner stops a task that has ended.
+    assert qpu.post(f"/jobs/{task['id']}/cancel").json() == done
+
+
+def test_what_is_known_without_a_credential(nobody: httpx.Client) -> None:
+    assert nobody.get("/").json() == {"service": "Warden", "qpu": "fresnel"}
+    told = nobody.get("/accessible").json()
+    assert told.pop("message") == "ready"
+    slots = ("qpu_slots_total", "qpu_slots_used", "qpu_slots_available")
+    assert told.pop("is_accessible")
+    assert sorted(told) == sorted(slots)
+    assert told["qpu_slots_total"] == told["qpu_slots_used"] + told["qpu_slots_available"] == 4
+
+
+def test_the_device_is_a_json_string_with_a_name(qpu: httpx.Client) -> None:
+    assert qpu.get("/qpu/specs").json() == {"specs": '{"name":"AnalogDevice"}'}
+
+
+@needs_root
+def test_a_job_has_one_session_until_it_is_released(qpu: httpx.Client) -> None:
+    wanted = {"user_id": "1000", "slurm_job_id": "4711"}
+    session = qpu.post("/sessions", json=wanted).json()["id"]
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", session)
+    assert qpu.post("/sessions", json=wanted).json() == {"id": session}
+    assert refusal(qpu.post("/jobs", json=TASK, headers={"X-Warden-Session": session})) == (
+        403,
+        "Session belongs to another user.",
+    )
+    for _ in range(2):
+        assert qpu.delete(f"/sessions/{session}").json() == {"id": session}
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "detail"),
+    [
+        (lambda c: c.post("/jobs", json=TASK), 403, "Missing 'X-Warden-Session' header."),
+        (lambda c: c.post("/jobs", json=TASK, headers={"X-Warden-Session": "x"}), 403, "Invalid session."),
+        (lambda c: c.post("/jobs", json=TASK, headers={"X-Warden-Session": "x" * 99}), 422, "malformed message"),
+        (lambda c: c.get("/jobs/999999"), 404, "Job not found"),
+        (lambda c: c.get(f"/jobs/{10**30}"), 404, "Job not found"),
+        (lambda c: c.get("/jobs/-1/logs"), 404, "Job not found"),
+        (lambda c: c.post("/jobs/999999/cancel"), 404, "Job not found"),
+        (lambda c: c.delete("/sessions/none"), 404, "Session not found"),
+        (lambda c: c.get("/nothing"), 404, "Not Found"),
+        (lambda c: c.put("/jobs"), 405, "Method Not Allowed"),
+        (lambda c: c.post("/jobs", json=TASK | {"shots": 0}, headers=HEADER), 422, "shots must be between 1 and"),
+        (lambda c: c.post("/jobs", json=TASK | {"shots": 2**63}, headers=HEADER), 422, "shots must be between 1 and"),
+        (lambda c: c.post("/jobs", json=TASK | {"shots": 10**30}, headers=HEADER), 422, "cannot be sent"),
+        (lambda c: c.post("/jobs", json=TASK | {"sequence": ""}, headers=HEADER), 422, "this is not JSON"),
+        (lambda c: c.post("/jobs", json=TASK | {"sequence": "{}"}, headers=HEADER), 422, "no Pulser sequence"),
+        (lambda c: c.post("/jobs", json=TASK | {"sequence": " " * 150_000}, headers=HEADER), 422, "larger than 100000"),
+        (lambda c: c.post("/jobs", content=b" " * 300_000), 413, "larger than 204096 bytes"),
+        (lambda c: c.post("/jobs", content=(b" " * 50_000 for _ in range(9))), 413, "larger than 204096 bytes"),
+    ],
+)
+def test_what_is_refused_says_why(
+    qpu: httpx.Client, ask: Callable[[httpx.Client], httpx.Response], status: int, detail: str
+) -> None:
+    told = refusal(ask(qpu))
+    assert told[0] == status
+    assert detail in told[1]
+    assert "\n" not in told[1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"sequence": 1, "shots": 1}',
+        b'{"sequence": "x", "shots": "1"}',
+        b'{"sequence": "x", "shots": 1.0}',
+        b'{"sequence": "x", "shots": true}',
+        b'{"sequence": "x"}',
+        b'{"sequence": "\\ud800", "shots": 1}',
+    ],
+)
+def test_a_body_that_is_none_is_refused_in_a_few_words(qpu: httpx.Client, body: bytes) -> None:
+    answer = qpu.post("/jobs", content=body, headers={**HEADER, "Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert len(answer.content) < 1000
+    assert answer.json()["detail"]
+
+
+def test_tasks_are_listed_in_pages_and_all_at_once(qpu: httpx.Client) -> None:
+    numbers = [qpu.post("/jobs", json=TASK, headers=HEADER).json()["id"] for _ in range(5)]
+    result_of(qpu, numbers[-1])
+    every = [job["id"] for job in qpu.get("/jobs").json()]
+    assert every[:5] == numbers[::-1]
+    assert every[-1] == 1
+    for params in ({"limit": 2}, {"limit": 2, "offset": 3}, {"offset": 4}, {"limit": 3, "offset": len(every) - 1}):
+        first = params.get("offset", 0)
+        wanted = every[first:][: params.get("limit")]
+        assert [job["id"] for job in qpu.get("/jobs", params=params).json()] == wanted
+    assert qpu.get("/jobs", params={"offset": len(every) + 5}).json() == []
+    assert {name: value for name, value in qpu.get("/jobs").json()[0].items() if name in {"results", "status"}} == {
+        "results": None,
+        "status": "DONE",
+    }
+    assert qpu.get("/jobs", params={"limit": 0}).status_code == 422
+
+
+def test_the_pages_that_describe_it_need_no_internet(nobody: httpx.Client) -> None:
+    page = nobody.get("/docs").text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert assets
+    for asset in assets:
+        assert asset.startswith("/")
+        assert nobody.get(asset).status_code == 200
+    assert "http://" not in page
+    assert "https://" not in page
+    assert set(nobody.get("/openapi.json").json()["paths"]) >= {"/accessible", "/jobs", "/sessions", "/qpu/specs"}
+
+
+# --- states of the QPU ---
+
+
+def test_accessible_tells_the_state_its_reason_and_its_end(site: Site) -> None:
+    with site.http() as qpu, site.client() as operator:
+        told = qpu.get("/accessible").json()
+        assert (told["is_accessible"], told["qpu_slots_available"]) == (False, 0)
+        assert told["message"].startswith("offline: ")
+        site.start_worker()
+        window = operator.add_window(State.CALIBRATING, duration=60_000_000, reason="lasers")
+        told = qpu.get("/accessible").json()
+        # Tasks are taken, and no job is begun.
+        assert (told["is_accessible"], told["qpu_slots_available"]) == (True, 0)
+        assert re.fullmatch(r"calibrating until \S+Z: lasers", told["message"])
+        operator.cancel_window(window.id)
+        drained = qpu.post("/accessible", json={"is_accessible": False, "message": "new laser"}).json()
+        assert (drained["is_accessible"], drained["message"]) == (False, "maintenance: new laser")
+        for _ in range(2):
+            assert qpu.post("/accessible", json={"is_accessible": True}).json()["message"] == "ready"
+
+
+# --- credentials ---
+
+
+def test_all_but_two_routes_want_a_credential(standing: Site, nobody: httpx.Client) -> None:
+    for method, path in [("GET", "/jobs"), ("POST", "/jobs"), ("GET", "/qpu/specs"), ("GET", "/nothing"), ("PUT", "/")]:
+        status, detail = refusal(nobody.request(method, path))
+        assert status == 401
+        assert "MUNGE credential" in detail
+    assert "POST /jobs" in standing.log_of(standing.broker)
+
+
+@pytest.mark.parametrize("shown", ["", "x", "MUNGE:AwQFAAAA:", "MUNGE:" + "A" * 20_000 + ":", "\xff", "%s"])
+def test_what_is_no_credential_is_nobody(nobody: httpx.Client, shown: str) -> None:
+    answer = nobody.get("/jobs", headers={b"X-Munge-Cred": shown.encode("latin-1")})
+    assert answer.status_code == 401
+    assert shown[:50] not in answer.text or not shown
+
+
+def test_a_credential_works_once_and_for_nothing_else(standing: Site, nobody: httpx.Client) -> None:
+    good, bound = (munge.encode(what, standing.munge_socket) for what in (b"", b"something else"))
+    assert nobody.get("/jobs", headers={"X-Munge-Cred": good}).status_code == 200
+    assert nobody.get("/jobs", headers={"X-Munge-Cred": good}).status_code == 401
+    assert nobody.get("/jobs", headers={"X-Munge-Cred": bound}).status_code == 401
+    two = [(b"X-Munge-Cred", munge.encode(b"", standing.munge_socket).encode())] * 2
+    assert nobody.get("/jobs", headers=two).status_code == 401
+    assert good not in standing.log_of(standing.broker)
+
+
+def test_a_used_credential_stays_used_when_munged_has_forgotten_it(site: Site) -> None:
+    other = free_port()
+    site.start_edge(other)
+    with site.http(anonymous=True) as here, site.http(other, anonymous=True) as there:
+        used = {"X-Munge-Cred": munge.encode(b"", site.munge_socket)}
+        assert here.get("/jobs", headers=used).status_code == 200
+        for edge in (here, there):
+            site.kill(site.munged)
+            site.munge_socket.unlink()
+            site.start_munged()
+            assert refusal(edge.get("/jobs", headers=used)) == (
+                401,
+                "this credential was used before: each works only once",
+            )
+
+
+def test_without_munged_the_edge_asks_to_try_again(site: Site) -> None:
+    credential = munge.encode(b"", site.munge_socket)
+    site.kill(site.munged)
+    with site.http(anonymous=True) as client:
+        status, detail = refusal(client.get("/jobs", headers={"X-Munge-Cred": credential}))
+    assert status == 503
+    assert "munged" in detail
+
+
+def test_credentials_of_other_hosts_are_refused_where_the_site_says_so() -> None:
+    with Site() as site:
+        site.configure(access={"hosts": ["192.0.2.0/24"]})
+        site.configure(http={"listen": f"127.0.0.1:{free_port()}"}, access={"hosts": ["192.0.2.0/24"]})
+        site.start_broker()
+        wait_until(lambda: "serving QRMI's clients" in site.log_of(site.broker), "the edge serves")
+        with site.http() as client:
+            assert client.get("/jobs").status_code == 401
+
+
+@needs_root
+def test_users_are_no_operators_and_see_no_one_elses_tasks(standing: Site, qpu: httpx.Client) -> None:
+    number = qpu.post("/jobs", json=TASK, headers=HEADER).json()["id"]
+    result_of(qpu, number)
+    tries: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/accessible", {"json": {"is_accessible": False}}),
+        ("POST", "/accessible", {"json": {"is_accessible": True}}),
+        ("POST", "/sessions", {"json": {"user_id": str(NOBODY), "slurm_job_id": "1"}}),
+        ("POST", "/sessions", {"json": {"user_id": "0", "slurm_job_id": "1"}}),
+        ("POST", "/jobs", {"json": TASK, "headers": HEADER}),
+        ("GET", f"/jobs/{number}", {}),
+        ("GET", f"/jobs/{number}/logs", {}),
+        ("POST", f"/jobs/{number}/cancel", {}),
+        ("DELETE", f"/sessions/{SESSION}", {}),
+        ("GET", "/jobs", {}),
+    ]
+    restricted = (403, "Endpoint restricted to root user.")
+    wanted = [
+        *[restricted] * 4,
+        (403, "Session belongs to another user."),
+        *[(404, "Job not found")] * 3,
+        (404, "Session not found"),
+        (200, []),
+    ]
+    credentials = made_by(NOBODY, len(tries), standing)
+    with standing.http(anonymous=True) as client:
+        for (method, path, sent), expected, credential in zip(tries, wanted, credentials, strict=True):
+            headers = {**sent.pop("headers", {}), "X-Munge-Cred": credential}
+            answer = client.request(method, path, headers=headers, **sent)
+            told = answer.json()
+            assert (answer.status_code, told if isinstance(told, list) else told["detail"]) == expected
+
+
+def made_by(uid: int, count: int, site: Site) -> list[str]:
+    """Credentials of another user, for whom this process becomes him for a moment."""
+    made, ours = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgid(uid)
+        os.setuid(uid)
+        os.write(ours, "\n".join(munge.encode(b"", site.munge_socket) for _ in range(count)).encode())
+        os._exit(0)
+    os.close(ours)
+    os.waitpid(child, 0)
+    with os.fdopen(made, encoding="ascii") as file:
+        return file.read().splitlines()
+
+
+# --- processes ---
+
+
+def test_a_broker_that_is_started_again_is_waited_for(site: Site) -> None:
+    port = free_port()
+    site.start_worker()
+    site.start_edge(port)
+    with site.http(port) as qpu:
+        number = qpu.post("/jobs", json=TASK, headers=HEADER).json()["id"]
+        result_of(qpu, number)
+        site.kill(site.broker)
+        begun = time.monotonic()
+        site.start_broker(wait=False)
+        assert qpu.get(f"/jobs/{number}").json()["status"] == "DONE"
+        assert qpu.post("/jobs", json=TASK, headers=HEADER).json()["id"] == number + 1
+        assert time.monotonic() - begun < 25
+
+
+def test_the_edge_is_started_again_and_ends_with_its_broker(site: Site) -> None:
+    def edges() -> list[int]:
+        told = site.room / "children"
+        os.system(f"pgrep -P {site.broker.pid} -f edge-only > {told}")
+        return [int(line) for line in told.read_text().split()]
+
+    with site.http() as client:
+        (first,) = edges()
+        os.kill(first, 9)
+        wait_until(lambda: edges() not in ([], [first]), "another edge")
+        wait_until(lambda: site.log_of(site.broker).count("serving QRMI's clients") == 2, "it serves")
+        assert client.get("/accessible").status_code == 200
+        assert "the HTTP edge has ended with status -9" in site.log_of(site.broker)
+        site.kill(site.broker)
+        wait_until(lambda: refused(client), "the edge has ended")
+
+
+def refused(client: httpx.Client) -> bool:
+    try:
+        client.get("/")
+    except httpx.ConnectError:
+        return True
+    except httpx.TransportError:
+        pass
+    return False
+
+
+def test_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "certificate")
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    with Site() as site:
+        prepare(site, certificate=str(tmp_path / "certificate"), private_key=str(tmp_path / "key"))
+        assert site.config.http.reachable.startswith("https://")
+        with site.http(verify=trusted) as client:
+            assert client.get("/jobs").json() == []
+        with pytest.raises(httpx.ConnectError), site.http() as stranger:
+            stranger.get("/accessible")
+
+
+@pytest.mark.parametrize(
+    ("http", "words"),
+    [
+        ({"certificate": "/nowhere", "private_key": "/nowhere"}, "cannot read /nowhere"),
+        ({"certificate": "/etc/hostname", "private_key": "/etc/hostname"}, "cannot use http.certificate"),
+    ],
+)
+def test_an_edge_that_cannot_serve_says_why_in_one_line(http: dict[str, str], words: str) -> None:
+    with Site() as site:
+        site.configure(http={"listen": f"127.0.0.1:{free_port()}", **http})
+        told = site.warden("serve", "--edge-only")
+    assert told.returncode == 1
+    assert words in told.stderr
+    assert "Traceback" not in told.stderr

@@ -1,0 +1,181 @@
+"""Before a request reaches its route: who asks, and how much he asks for at once. Nothing is read of who is nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from warden import journal, trust
+from warden.events import REFUSED
+from warden.model import (
+    BadRequestError,
+    BusyError,
+    ConflictError,
+    ForbiddenError,
+    LimitError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+    WardenError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+
+    from warden.sections import AccessSection
+
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CREDENTIAL = b"x-munge-cred"
+# Requests of one user that are answered at once.
+_AT_ONCE = 64
+# A body above this is large: each user sends one at a time, and all together so many.
+_LARGE, _LARGE_AT_ONCE = 256 * 1024, 4
+# A body comes in that time.
+_UPLOAD = 30.0
+# Credentials that munged checks at once.
+_CHECKS = 4
+
+_STATUS: dict[type[WardenError], int] = {
+    BadRequestError: 422,
+    ForbiddenError: 403,
+    NotFoundError: 404,
+    ConflictError: 409,
+    LimitError: 429,
+    BusyError: 503,
+    UnavailableError: 503,
+    UnauthenticatedError: 401,
+}
+
+
+def status_of(error: WardenError) -> int:
+    """What a refusal is in HTTP's words."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+
+
+class TooLargeError(WardenError):
+    """More than any request has."""
+
+    code = "too_large"
+
+
+class Guard:
+    """An ASGI application around another one: `scope["bearing"]` says whose request it is."""
+
+    def __init__(
+        self, application: Application, access: AccessSection, *, is_open: Callable[[str, str], bool], largest: int
+    ) -> None:
+        """`is_open`: whether a method and a path need no credential; `largest`: bytes of a body at most."""
+        self._application, self._access, self._is_open, self._largest = application, access, is_open, largest
+        self._threads = concurrent.futures.ThreadPoolExecutor(_CHECKS, "munge")
+        self._busy: collections.Counter[int] = collections.Counter()
+        self._uploading: dict[int, asyncio.Lock] = {}
+        self._room = asyncio.Semaphore(_LARGE_AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        try:
+            async with self._admitted(scope) as uid:
+                await self._application(scope, await self._body(scope, receive, uid), send)
+        except WardenError as error:
+            await refuse(send, 413 if isinstance(error, TooLargeError) else status_of(error), error.text)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, scope: Scope) -> AsyncIterator[int | None]:
+        if self._is_open(scope["method"], scope["path"]):
+            yield None
+            return
+        bearing = scope["bearing"] = await self._identify(scope)
+        if self._busy[bearing.uid] >= _AT_ONCE:
+            raise LimitError(f"{_AT_ONCE} requests of yours are being answered already: wait for some")
+        self._busy[bearing.uid] += 1
+        try:
+            yield bearing.uid
+        finally:
+            self._busy[bearing.uid] -= 1
+            if not self._busy[bearing.uid]:
+                del self._busy[bearing.uid]
+
+    async def _identify(self, scope: Scope) -> trust.Bearing:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, trust.verify_bearer, _credential(scope), self._access)
+        except UnauthenticatedError as error:
+            address = (scope.get("client") or ("unknown",))[0]
+            what = f"{scope['method']} {scope['path'][:100]}"
+            journal.write(journal.AUDIT, REFUSED, {"address": address, "what": what, "why": error.text})
+            raise
+
+    async def _body(self, scope: Scope, receive: Receive, uid: int | None) -> Receive:
+        """The whole body, read here, where it is known who sends it and how much room he has."""
+        if uid is None or scope["method"] in {"GET", "HEAD", "DELETE"}:
+            return receive
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        expected = int(length) if length.isdigit() else self._largest
+        if expected > self._largest:
+            raise self._too_large()
+        if expected <= _LARGE:
+            return _given(await self._read(receive), receive)
+        lock = self._uploading.setdefault(uid, asyncio.Lock())
+        try:
+            async with lock, self._room:
+                return _given(await self._read(receive), receive)
+        finally:
+            if not lock.locked():
+                self._uploading.pop(uid, None)
+
+    async def _read(self, receive: Receive) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_UPLOAD):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise BadRequestError("the request ends in the middle")
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > self._largest:
+                        raise self._too_large()
+        except TimeoutError:
+            raise BadRequestError(f"the request did not come in {_UPLOAD:g} s") from None
+        return bytes(body)
+
+    def _too_large(self) -> TooLargeError:
+        return TooLargeError(f"the request is larger than {self._largest} bytes, the most that this QPU takes")
+
+
+def _credential(scope: Scope) -> str:
+    shown: list[bytes] = [value for name, value in scope["headers"] if name == CREDENTIAL]
+    if len(shown) != 1:
+        raise UnauthenticatedError("show who you are: this needs one MUNGE credential, as X-Munge-Cred")
+    return shown[0].decode("latin-1")
+
+
+def _given(body: bytes, rest: Receive) -> Receive:
+    """First the body, and then what may still come: that the client has gone."""
+    left = [body]
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": left.pop(), "more_body": False} if left else await rest()
+
+    return receive
+
+
+async def refuse(send: Send, status: int, detail: str) -> None:
+    """Answer in the words of the contract. What has not been read yet is not waited for."""
+    body = json.dumps({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status in {413, 422}:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

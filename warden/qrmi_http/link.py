@@ -1,0 +1,121 @@
+"""An edge's connection to the broker: many requests at once, each asked again when nothing is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import zmq
+
+from warden import keyring, wire
+from warden.model import UnavailableError
+
+if TYPE_CHECKING:
+    from warden.config import Config
+
+# A request without an answer is sent again so soon; every request may be repeated.
+_AGAIN = 3.0
+# So long in all: a broker is started again in that time, and a client does not wait much longer.
+_LIMIT = 25.0
+# Requests that wait to be sent while the broker is away.
+_AHEAD = 10_000
+
+T = TypeVar("T")
+
+
+class Link:
+    """For one event loop."""
+
+    def __init__(self, config: Config) -> None:
+        """Read the keys.
+
+        Raises:
+            ConfigurationError: They are missing or none.
+        """
+        self._pair = keyring.key_pair(config.broker.keys / f"{keyring.EDGE}.key_secret")
+        # More than one while the broker's key is being changed.
+        self._keys = itertools.cycle(keyring.broker_keys(config.broker_key))
+        self._endpoint = config.edge_endpoint
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] | None = None
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._heard = 0.0
+
+    def close(self) -> None:
+        self._disconnect()
+        self._context.destroy(linger=0)
+
+    async def ask(
+        self, body: wire.Message, kind: type[T], bearer: wire.Bearer | None = None, *, patience: float = 0.0
+    ) -> T:
+        """Ask the broker, for the user of `bearer`.
+
+        Raises:
+            UnavailableError: It does not answer in time.
+            WardenError: It refuses.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _LIMIT + patience
+        while (left := end - loop.time()) > 0:
+            sent = loop.time()
+            with contextlib.suppress(TimeoutError):
+                return wire.convert(await self._exchange(body, bearer, min(left, _AGAIN + patience)), kind)
+            if self._heard < sent:
+                self._disconnect()
+            if bearer is not None:
+                bearer = msgspec.structs.replace(bearer, again=True)
+        raise UnavailableError("Warden's broker does not answer: try again later")
+
+    async def _exchange(self, body: wire.Message, bearer: wire.Bearer | None, limit: float) -> Any:
+        connection, number = self._connected(), next(self._numbers)
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            # A queue that is full is a broker that is away.
+            with contextlib.suppress(zmq.Again):
+                connection.send(wire.pack_request(number, body, bearer), zmq.NOBLOCK)
+            # libzmq tells only once that something has come, also while we were sending.
+            self._listen()
+            return await asyncio.wait_for(answer, limit)
+        finally:
+            self._waiting.pop(number, None)
+
+    def _listen(self) -> None:
+        while self._socket is not None:
+            try:
+                number, result = wire.unpack_answer(self._socket.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            except UnavailableError:
+                # Of another version, or garbage: whoever waits for it is told that nothing came.
+                continue
+            self._heard = asyncio.get_running_loop().time()
+            answer = self._waiting.get(number)
+            if answer is None or answer.done():
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+
+    def _connected(self) -> zmq.Socket[bytes]:
+        if self._socket is None:
+            connection = self._context.socket(zmq.DEALER)
+            connection.curve_publickey, connection.curve_secretkey = self._pair
+            connection.curve_serverkey = next(self._keys)
+            connection.linger = 0
+            connection.sndhwm = connection.rcvhwm = _AHEAD
+            connection.reconnect_ivl_max = 1_000
+            connection.connect(self._endpoint)
+            self._socket = connection
+            asyncio.get_running_loop().add_reader(connection.fileno(), self._listen)
+        return self._socket
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close(linger=0)
+        self._socket = None

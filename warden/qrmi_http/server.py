@@ -1,0 +1,185 @@
+"""An edge as a process: its socket, TLS, and connections that are held up on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import socket
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from warden.model import ConfigurationError
+from warden.qrmi_http import routes
+from warden.qrmi_http.guard import Guard
+from warden.qrmi_http.link import Link
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from warden.config import Config
+
+log = logging.getLogger("warden.edge")
+
+# Connections at once; of more, the one that has been idle for longest makes room.
+CONNECTIONS = 1000
+# The head of a request has at most so many bytes, and comes in that time.
+_HEAD, _HEAD_TIME = 32 * 1024, 10.0
+# So long a client may leave an answer unread, and a connection without a request.
+_READ_TIME, _IDLE_TIME = 30.0, 60
+# A JSON string of a JSON string: each quote and each backslash is two bytes.
+_ESCAPED, _AROUND = 2, 4096
+
+
+def serve(config: Config, lifeline: int | None = None) -> None:
+    """Serve QRMI's clients until SIGTERM or SIGINT, or until the other end of `lifeline` is closed.
+
+    Raises:
+        ConfigurationError: The address, the keys or the certificate cannot be used.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # What a stranger sends is no event; what goes wrong in here is.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    listener = _listen(config)
+    asyncio.run(_serve(config, listener, lifeline))
+
+
+async def _serve(config: Config, listener: socket.socket, lifeline: int | None) -> None:
+    with contextlib.closing(Link(config)) as link:
+        largest = config.limits.sequence_bytes
+        guard = Guard(
+            routes.application(link, name=config.qpu.name, largest=largest),
+            config.access,
+            is_open=routes.is_open,
+            largest=_ESCAPED * largest + _AROUND,
+        )
+        server = _Server(_settings(config, guard))
+        if lifeline is not None:
+            asyncio.get_running_loop().add_reader(lifeline, server.stop)
+        log.info("serving QRMI's clients at %s", config.http.reachable)
+        if not config.http.is_local and config.http.certificate is None:
+            log.warning(
+                "http.listen is on the network without TLS: sequences, results and credentials can be read and used there; "
+                "set http.certificate and http.private_key, or run an edge on each host"
+            )
+        await server.serve([listener])
+        log.info("told to stop: goodbye")
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.http.address
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # Asyncio sends without delay where it sees that this is TCP.
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen at {config.http.listen}: {error.strerror}") from None
+    listener.set_inheritable(False)
+    return listener
+
+
+def _settings(config: Config, application: Any) -> uvicorn.Config:
+    for file in (config.http.certificate, config.http.private_key):
+        if file is not None and not os.access(file, os.R_OK):
+            raise ConfigurationError(f"cannot read {file}: is it there, and is it this user's?")
+    settings = uvicorn.Config(
+        application,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        backlog=1024,
+        timeout_keep_alive=_IDLE_TIME,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=config.http.certificate,
+        ssl_keyfile=config.http.private_key,
+    )
+    try:
+        settings.load()
+    except OSError as error:
+        raise ConfigurationError(f"cannot use http.certificate and http.private_key: {error}") from None
+    return settings
+
+
+class _Server(uvicorn.Server):
+    def stop(self) -> None:
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Uvicorn raises the signal again once all is closed; ending is no failure of ours.
+        del sig, frame
+        self.stop()
+
+
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's, with an end to everything that a client can put off."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head: int | None = 0
+        """Bytes of a request whose head is not complete; None within a body."""
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
+        self.idle_since = self.loop.time()
+        self._expect("head", _HEAD_TIME)
+        if len(self.connections) > CONNECTIONS:
+            others = (one for one in self.connections if isinstance(one, _Protocol) and one.idle)
+            min(others, key=lambda one: one.idle_since, default=self).transport.abort()
+
+    @property
+    def idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for what in ("head", "read"):
+            self._expect(what, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head += len(data)
+            if "head" not in self._alarms:
+                self._expect("head", _HEAD_TIME)
+        super().data_received(data)
+        if self._head is not None and self._head > _HEAD:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        self._expect("head", None)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect("read", _READ_TIME)
+
+    def resume_writing(self) -> None:
+        self._expect("read", None)
+        super().resume_writing()
+
+    def _expect(self, what: str, limit: float | None) -> None:
+        """Something has to happen within this time; without one it has."""
+        if alarm := self._alarms.pop(what, None):
+            alarm.cancel()
+        if limit is not None:
+            self._alarms[what] = self.loop.call_later(limit, self.transport.abort)
