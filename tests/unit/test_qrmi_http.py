@@ -278,7 +278,6 @@ def test_without_munged_the_edge_asks_to_try_again(site: Site) -> None:
 
 def test_credentials_of_other_hosts_are_refused_where_the_site_says_so() -> None:
     with Site() as site:
-        site.configure(access={"hosts": ["192.0.2.0/24"]})
         site.configure(http={"listen": f"127.0.0.1:{free_port()}"}, access={"hosts": ["192.0.2.0/24"]})
         site.start_broker()
         wait_until(lambda: "serving QRMI's clients" in site.log_of(site.broker), "the edge serves")

@@ -137,13 +137,14 @@ class Service(BaseModel):
     qpu: str
 
 
-def bearing(request: Request) -> Bearing:
+# Not plain functions: FastAPI would run each in a thread.
+async def bearing(request: Request) -> Bearing:
     """Whose request it is: the guard has seen to that."""
     found: Bearing = request.scope["bearing"]
     return found
 
 
-def bearer(whose: Annotated[Bearing, Depends(bearing)]) -> Bearer:
+async def bearer(whose: Annotated[Bearing, Depends(bearing)]) -> Bearer:
     return Bearer(uid=whose.uid, proof=whose.proof)
 
 
@@ -191,7 +192,7 @@ def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C90
     async def acquire(wanted: SessionRequest, whose: Annotated[Bearing, Depends(bearing)]) -> SessionAnswer:
         """A session for a job: a new one for the scheduler, as root; the job's own for its user."""
         body = wire.Acquire(job=wanted.slurm_job_id, uid=int(wanted.user_id), host=whose.host)
-        return SessionAnswer(id=(await link.ask(body, Session, bearer(whose))).id)
+        return SessionAnswer(id=(await link.ask(body, Session, await bearer(whose))).id)
 
     @app.delete("/sessions/{session}")
     async def release(session: str, whose: Whose) -> SessionAnswer:

@@ -140,7 +140,8 @@ class _Protocol(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        """Whether it can make room."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for what in ("head", "read"):
