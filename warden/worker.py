@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.config import Config
-    from warden.qpu.process import Emulation
+    from warden.qpu.process import Emulation, Outcome
     from warden.runner import Action
 
 log = logging.getLogger("warden.worker")
@@ -149,6 +149,12 @@ class Worker:
 
     def _begin(self, run: wire.StartRun) -> None:
         self._token = run.token
+        outcome = self._emulator.at_once(
+            task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
+        )
+        if outcome is not None:
+            self._computed(outcome)
+            return
         try:
             self._emulation = self._emulator.start(
                 task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
@@ -163,6 +169,9 @@ class Worker:
             return
         outcome = self._emulation.outcome()
         self._abandon()
+        self._computed(outcome)
+
+    def _computed(self, outcome: Outcome) -> None:
         result = Failure(outcome.error, outcome.fault) if outcome.error else outcome.shots
         self._carry_out(self._runner.computed(self._token, result, _now()))
 

@@ -52,6 +52,17 @@ def test_a_sequence_that_is_none_is_an_error_of_its_run_alone() -> None:
     assert "not JSON" in outcome.error
 
 
+def test_an_echo_needs_no_process() -> None:
+    machine = Emulator("Anything", 0, "echo")
+    outcome = machine.at_once(task=1, sequence=AFM, first_shot=0, shots=5)
+    assert outcome is not None
+    assert outcome.shots == ["0000"] * 5
+    failed = machine.at_once(task=1, sequence="nonsense", first_shot=0, shots=5)
+    assert failed is not None
+    assert "not JSON" in failed.error
+    assert failed.fault == "task"
+
+
 def test_an_echo_loads_nothing_heavy() -> None:
     code = f"import sys, {echo.__name__}; print(' '.join(m for m in sys.modules if '.' not in m))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

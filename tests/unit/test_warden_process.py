@@ -16,7 +16,7 @@ from warden_site import AFM, SESSION, Site, wait_until
 
 from warden.model import ConfigurationError
 from warden.qpu import process
-from warden.qpu.process import Emulation, Emulator, Outcome
+from warden.qpu.process import Emulation, Emulator, Order, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,10 +72,11 @@ def test_what_breaks_in_a_run_is_the_task_s_fault(machine: Emulator) -> None:
 def test_an_emulator_that_is_gone_when_a_run_starts_is_the_device_s_fault(pipe: Any) -> None:
     ours, theirs = pipe
     missing = "warden.qpu.no_such_module"
+    order = Order(device="Anything", sequence=AFM, first_shot=0, shots=5, seed=0, task=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(process.EMULATORS, "missing", missing)
         patch.setattr(process, "_prepare", lambda: None)
-        process._run(theirs, "missing", b"")
+        process._run(theirs, "missing", msgspec.msgpack.encode(order))
     emulation = Emulation(Stuck(), ours)
     assert emulation.wait(5)
     assert emulation.outcome().fault == "device"
@@ -149,7 +150,8 @@ def test_a_process_that_is_stopped_is_killed_all_the_same(machine: Emulator) -> 
 
 
 def test_a_worker_outlives_a_machine_without_a_process_to_spare(site: Site) -> None:
-    site.configure(qpu={"emulator": "echo", "overhead": 0.01, "retry": 1})
+    pytest.importorskip("pulser_simulation")
+    site.configure(qpu={"overhead": 0.01, "retry": 1})
     site.start_broker()
     worker = site.start_worker()
     _, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
@@ -158,5 +160,5 @@ def test_a_worker_outlives_a_machine_without_a_process_to_spare(site: Site) -> N
         resource_.task_start(AFM, 5)
         wait_until(lambda: "no process can be started" in site.log_of(worker), "no process can be started")
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (hard, hard))
-        assert resource_.wait(resource_.task_start(AFM, 7), 40) == {"0000": 7}
+        assert sum(resource_.wait(resource_.task_start(AFM, 7), 40).values()) == 7
     assert worker.poll() is None

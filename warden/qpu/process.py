@@ -1,4 +1,4 @@
-"""Each run has a process of its own, forked from one that has done the imports.
+"""Each run of a real emulator has a process of its own, forked from one that has done the imports.
 
 A crash or an endless emulation costs that run alone, and a run is stopped by killing its process. This module is what
 the worker imports; the emulator's own module, with all that it needs, is imported by the process that the others are
@@ -32,6 +32,9 @@ log = logging.getLogger("warden.worker")
 
 # What `qpu.emulator` may say, and the modules behind it.
 EMULATORS = {"qutip": "warden.qpu.emulator", "echo": "warden.qpu.echo"}
+# Those whose runs need no process: nothing in them crashes, lasts, or takes more memory than their result. To fork takes
+# several milliseconds, and they are there to show what Warden takes.
+_INSTANT = {"echo"}
 
 _PR_SET_PDEATHSIG = 1
 # Importing Pulser takes seconds on an idle machine.
@@ -153,7 +156,16 @@ class Emulator:
         Raises:
             OSError: The machine has no process to spare.
         """
-        order = Order(
+        return self._fork(_run, msgspec.msgpack.encode(self._order(task, sequence, first_shot, shots)))
+
+    def at_once(self, *, task: int, sequence: str, first_shot: int, shots: int) -> Outcome | None:
+        """What a run comes to, if it can be had without a process; else it has to be started."""
+        if self._emulator not in _INSTANT:
+            return None
+        return _sampled(self._emulator, self._order(task, sequence, first_shot, shots))
+
+    def _order(self, task: int, sequence: str, first_shot: int, shots: int) -> Order:
+        return Order(
             device=self._device,
             sequence=sequence,
             first_shot=first_shot,
@@ -161,7 +173,6 @@ class Emulator:
             seed=self._seed,
             task=task,
         )
-        return self._fork(_run, msgspec.msgpack.encode(order))
 
     def _describe(self) -> Specs:
         try:
@@ -213,15 +224,18 @@ def _describe(pipe: Connection, emulator: str, device: bytes) -> None:
 
 def _run(pipe: Connection, emulator: str, order: bytes) -> None:
     _prepare()
+    _say(pipe, _sampled(emulator, msgspec.msgpack.decode(order, type=Order)))
+
+
+def _sampled(emulator: str, order: Order) -> Outcome:
     fault: Literal["task", "device"] = "device"
     try:
         physics = _physics(emulator)
         # From here on it is the user's sequence that may break anything; it must break only its own run.
         fault = "task"
-        outcome = Outcome(physics.sample(msgspec.msgpack.decode(order, type=Order)))
+        return Outcome(physics.sample(order))
     except Exception as error:  # noqa: BLE001 - as above
-        outcome = Outcome(error=_line(error), fault=fault)
-    _say(pipe, outcome)
+        return Outcome(error=_line(error), fault=fault)
 
 
 def _say(pipe: Connection, outcome: Outcome) -> None:
