@@ -114,6 +114,8 @@ class Engine:
         for effect in effects:
             if isinstance(effect, Answer | Refuse):
                 self._waiting.pop(id(effect.to), None)
+        # The worker first: it begins while the clients are told.
+        effects.sort(key=lambda effect: not isinstance(effect, Tell))
         return [outgoing for effect in effects for outgoing in self._carried_out(effect)]
 
     def _probe(self, now: Micros) -> None:
