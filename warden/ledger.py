@@ -5,7 +5,9 @@ Nothing is changed here without an effect that makes it durable; what has ended 
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,7 +41,8 @@ class Ledger:
         self._settings = settings
         self._next_task = remembered.next_task
         self._of_session: dict[str, dict[int, None]] = {}
-        self._deadlines: dict[int, Micros] = {}
+        # In their order: each turn asks for the first one.
+        self._deadlines: list[tuple[Micros, int]] = []
         self._usage = {(usage.name, usage.uid): usage for usage in remembered.usage}
         # Who waits for a task, in the order of their numbers; and when they want an answer at the latest.
         self._waiters: dict[int, dict[int, Asked]] = {}
@@ -210,7 +213,8 @@ class Ledger:
 
     def overdue(self, now: Micros) -> list[Task]:
         """Tasks whose users have no use for them any more."""
-        return [self.tasks[number] for number, deadline in self._deadlines.items() if deadline <= now]
+        passed = itertools.takewhile(lambda one: one[0] <= now, self._deadlines)
+        return [self.tasks[number] for _, number in passed]
 
     # --- those who wait ---
 
@@ -234,7 +238,7 @@ class Ledger:
     def times(self) -> list[Micros]:
         """When leases, deadlines and waits end."""
         ends = [session.expires for session in self.sessions.values()]
-        return [*ends, *self._deadlines.values(), *(until for until, *_ in self._overdue[:1])]
+        return [*ends, *(until for until, *_ in (*self._deadlines[:1], *self._overdue[:1]))]
 
     def begin_anew(self, now: Micros, away: Micros | None) -> None:
         """The broker was away, and nobody could renew anything: leases last for so much longer.
@@ -279,9 +283,8 @@ class Ledger:
                 task, submitted=task.submitted + by, started=started, since=task.since + by, deadline=deadline, run=run
             )
             self.queue.replace(shifted)
-            if deadline is not None:
-                self._deadlines[task.id] = deadline
             self.add(Keep(shifted))
+        self._deadlines = [(deadline + by, number) for deadline, number in self._deadlines]
         for key, usage in self._usage.items():
             self._usage[key] = replace(usage, time=usage.time + by)
             self.add(Keep(self._usage[key]))
@@ -293,7 +296,7 @@ class Ledger:
         self.tasks[task.id] = task
         self._of_session.setdefault(task.session, {})[task.id] = None
         if task.deadline is not None:
-            self._deadlines[task.id] = task.deadline
+            bisect.insort(self._deadlines, (task.deadline, task.id))
         if task.status is TaskStatus.QUEUED:
             session = self.sessions.get(task.session)
             last = len(self._settings.classes) - 1
@@ -301,8 +304,10 @@ class Ledger:
 
     def _unfile(self, task: Task) -> None:
         self.queue.remove(task)
-        self._deadlines.pop(task.id, None)
-        if self.tasks.pop(task.id, None) is not None:
+        filed = self.tasks.pop(task.id, None)
+        if filed is not None:
+            if filed.deadline is not None:
+                del self._deadlines[bisect.bisect_left(self._deadlines, (filed.deadline, filed.id))]
             line = self._of_session[task.session]
             line.pop(task.id, None)
             if not line:

@@ -49,6 +49,7 @@ HARMLESS = {
     "datetime",
     "enum",
     "functools",
+    "bisect",
     "heapq",
     "itertools",
     "math",
