@@ -149,7 +149,14 @@ def test_threads_that_read_their_first_messages_at_once_do_not_crash(tmp_path: P
 
 def test_keys_are_made_once_and_only_their_secret_halves_are_secret(tmp_path: Path) -> None:
     made = keyring.make_keys(tmp_path)
-    assert {path.name for path in made} == {"broker.key", "broker.key_secret", "worker.key", "worker.key_secret"}
+    assert {path.name for path in made} == {
+        "broker.key",
+        "broker.key_secret",
+        "edge.key",
+        "edge.key_secret",
+        "worker.key",
+        "worker.key_secret",
+    }
     assert {path.stat().st_mode & 0o777 for path in made if path.suffix == ".key_secret"} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in made if path.suffix == ".key"} == {0o644}
     before = {path: path.read_bytes() for path in made}

@@ -229,7 +229,7 @@ def test_no_log_error_or_process_list_has_a_token_a_key_or_a_credential(site: Si
         root.release(session.id)
     keys = [path.read_text() for path in (site.room / "keys").rglob("*.key_secret")]
     secrets = {session.id, hello.credential, *re.findall(r'secret-key = "(.*)"', "".join(keys))}
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     assert tokens
     shown = [site.log_of(site.broker), site.log_of(site.worker), trail.read_text(), refused, str(replayed.value)]
     shown += [Path(f"/proc/{process.pid}/cmdline").read_text() for process in (site.broker, site.worker)]
