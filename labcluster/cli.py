@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "nodes", nargs="?", type=int, default=2, metavar="N", help=f"execution hosts, 1 to {MOST_NODES} (2)"
     )
     up.add_argument("--bare", action="store_true", help="Grid Engine alone, without the kit, Warden and the QPU")
+    up.add_argument("--qrmi", action="store_true", help="QRMI's own clients, too: qrmi-python and task_runner")
     up.add_argument(
         "--shot-rate", type=float, default=0, metavar="R", help="shots a second of the QPU (0: as fast as it can)"
     )
@@ -74,7 +75,8 @@ def _up(arguments: argparse.Namespace) -> int:
     from labcluster.cluster import Cluster
 
     cluster = Cluster(arguments.name)
-    if cluster.up(arguments.nodes, with_kit=not arguments.bare, shot_rate=arguments.shot_rate, say=_say):
+    kind = {"with_kit": not arguments.bare, "with_qrmi": arguments.qrmi}
+    if cluster.up(arguments.nodes, **kind, shot_rate=arguments.shot_rate, say=_say):
         _say(f"cluster {cluster.name} is up: {', '.join(cluster.hosts)}; try ./lab exec{cluster.option} master qhost")
     else:
         _say(f"cluster {cluster.name} is up already")

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from labcluster import cell, files, kit, linux, network
+from labcluster import cell, files, kit, linux, network, qrmi
 from labcluster.errors import BusyError, LabError, StepError
 from labcluster.hosts import Hosts
 from labcluster.layout import MASTER, MOST_NODES, host_names, locked, state_home
@@ -28,6 +28,19 @@ def _silent(_line: str) -> None:
 
 
 @dataclass(frozen=True)
+class Record:
+    """What a cluster was set up as."""
+
+    nodes: int
+    kit: bool
+    qrmi: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"{self.nodes} execution hosts, {'with' if self.kit else 'without'} the kit"]
+        return " and ".join([*parts, "QRMI's clients"] if self.qrmi else parts)
+
+
+@dataclass(frozen=True)
 class Cluster(Hosts):
     """One cluster by its name, whether it is up or not."""
 
@@ -37,23 +50,32 @@ class Cluster(Hosts):
         folders = state_home() / "clusters"
         return [cls(path.name) for path in sorted(folders.iterdir())] if folders.exists() else []
 
-    def up(self, nodes: int = 2, *, with_kit: bool = True, shot_rate: float = 0, say: Say = _silent) -> bool:
+    def up(
+        self,
+        nodes: int = 2,
+        *,
+        with_kit: bool = True,
+        with_qrmi: bool = False,
+        shot_rate: float = 0,
+        say: Say = _silent,
+    ) -> bool:
         """Set the cluster up; False if it is up already, as asked for.
 
-        The emulated QPU delivers `shot_rate` shots a second; 0: as fast as it can.
+        The emulated QPU delivers `shot_rate` shots a second; 0: as fast as it can. `with_qrmi` adds QRMI's own clients.
 
         What fails is taken down again, except for the logs.
         """
         if not 1 <= nodes <= MOST_NODES:
             raise LabError(f"a cluster has 1 to {MOST_NODES} execution hosts, not {nodes}")
+        wanted = Record(nodes, with_kit, with_qrmi)
         os.umask(0o022)
         with self._locked(0) as lock:
             if self.is_up():
-                self._check_same(nodes, with_kit=with_kit)
+                self._check_same(wanted)
                 return False
             self._remove()
             try:
-                self._build(nodes, lock, with_kit=with_kit, shot_rate=shot_rate, say=say)
+                self._build(wanted, lock, shot_rate, say)
             except BaseException:
                 self._stop_hosts()
                 raise
@@ -69,29 +91,32 @@ class Cluster(Hosts):
     def is_up(self) -> bool:
         return self.record.exists() and all(self.is_running(host) for host in self.hosts)
 
-    def _check_same(self, nodes: int, *, with_kit: bool) -> None:
-        record = json.loads(self.record.read_text())
-        if record != {"nodes": nodes, "kit": with_kit}:
-            what = f"{record['nodes']} execution hosts, {'with' if record['kit'] else 'without'} the kit"
-            raise BusyError(f"cluster {self.name} is up with {what}: run ./lab down{self.option} first")
+    def _check_same(self, wanted: "Record") -> None:
+        record = Record(**json.loads(self.record.read_text()))
+        if record != wanted:
+            raise BusyError(f"cluster {self.name} is up with {record}: run ./lab down{self.option} first")
 
-    def _build(self, nodes: int, lock: int, *, with_kit: bool, shot_rate: float, say: Say) -> None:
-        if with_kit:
+    def _build(self, wanted: "Record", lock: int, shot_rate: float, say: Say) -> None:
+        if wanted.kit:
             kit.install(self, say)
-        say(f"setting up {MASTER} and {nodes} execution host{'s' if nodes > 1 else ''}")
+        if wanted.qrmi:
+            qrmi.install(self, say)
+        say(f"setting up {MASTER} and {wanted.nodes} execution host{'s' if wanted.nodes > 1 else ''}")
         self.folder.mkdir(parents=True)
         self.folder.parent.chmod(0o700)
         self.logs.mkdir()
-        for host in host_names(nodes):
+        for host in host_names(wanted.nodes):
             self.host_folder(host).mkdir(parents=True)
         files.write_files(self, lock)
+        if wanted.qrmi:
+            qrmi.link_commands(self)
         self._start_hosts(lock)
         network.connect(self)
         say("starting Grid Engine")
         cell.start_cell(self)
-        if with_kit:
+        if wanted.kit:
             kit.start(self, shot_rate, say)
-        self.record.write_text(json.dumps({"nodes": nodes, "kit": with_kit}) + "\n")
+        self.record.write_text(json.dumps(asdict(wanted)) + "\n")
 
     def _start_hosts(self, lock: int) -> None:
         # They inherit the lock until they hold their own, so no `down` can come too early to see them. And what the

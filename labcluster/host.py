@@ -65,8 +65,7 @@ def _mount(layout: Layout, host: str) -> None:
     # Opened before anything is mounted over them: the state folder may itself lie under /var, /home or /tmp.
     opened = {target: _open(source) for source, target in folders.items()}
     opened |= {"/var/lib/gridengine": _open(layout.cell), "/etc/hostname": _open(layout.host_folder(host) / "hostname")}
-    if layout.kit.exists():
-        opened[str(layout.kit)] = _open(layout.kit)
+    opened |= {str(path): _open(path) for path in (layout.kit, layout.qrmi) if path.exists()}
     for target, options in _FRESH.items():
         linux.mount("tmpfs", target, "tmpfs", linux.MOUNT_NOSUID | linux.MOUNT_NODEV, options)
     for target, descriptor in opened.items():

@@ -18,10 +18,10 @@ from labcluster.layout import MASTER, Layout, locked
 
 CONFIG = "/etc/warden/warden.toml"
 
-_TREE = Path(__file__).resolve().parent.parent
+TREE = Path(__file__).resolve().parent.parent
 _PARTS = ("pyproject.toml", "README.md", "LICENSE", "warden", "gridengine", "load_sensors")
 # Debian's own, which the hosts have too; not the one that this process may run in.
-_PYTHON = "/usr/bin/python3"
+PYTHON = "/usr/bin/python3"
 # Ends, with all that it started, when this process does, however that ends.
 _LEASH = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"]
 
@@ -41,13 +41,13 @@ def install(layout: Layout, say: Callable[[str], None]) -> None:
             shutil.rmtree(layout.kit, ignore_errors=True)
             layout.kit.mkdir(parents=True)
             begun.touch()
-            logged([_PYTHON, "-m", "venv", str(layout.kit)], log, "the kit")
+            logged([PYTHON, "-m", "venv", str(layout.kit)], log, "the kit")
             # What the kit is built with stays, so that installing it again needs no network.
             _pip(layout, log, "install", "hatchling>=1.27", "setuptools", "wheel")
         else:
             say("installing the changed kit")
             begun.touch()
-        _pip(layout, log, "install", "--no-build-isolation", f"{_TREE}[worker,http]")
+        _pip(layout, log, "install", "--no-build-isolation", f"{TREE}[worker,http]")
         begun.unlink()
         stamp.write_text(wanted)
 
@@ -57,10 +57,14 @@ def link_commands(layout: Layout) -> None:
     for path in (layout.kit / "bin").iterdir():
         if path.name == "warden" or path.name.startswith("qpu"):
             (layout.commands / path.name).symlink_to(path)
+    link_python(layout.kit, layout.commands / "qpu-python")
+
+
+def link_python(environment: Path, command: Path) -> None:
+    """Make a command of an environment's Python."""
     # Not a link: a Python that is started through one does not find its environment.
-    python = layout.commands / "qpu-python"
-    python.write_text(f'#!/bin/sh\nexec {layout.kit}/bin/python "$@"\n')
-    python.chmod(0o755)
+    command.write_text(f'#!/bin/sh\nexec {environment}/bin/python "$@"\n')
+    command.chmod(0o755)
 
 
 def start(cluster: Hosts, shot_rate: float, say: Callable[[str], None]) -> None:
@@ -125,11 +129,11 @@ def _fingerprint() -> str:
     """A hash over everything that goes into the kit's wheel."""
     digest = hashlib.sha256()
     for part in _PARTS:
-        top = _TREE / part
+        top = TREE / part
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and "__pycache__" not in path.parts:
                 content = path.read_bytes()
-                digest.update(f"{path.relative_to(_TREE)} {path.stat().st_mode & 0o111} {len(content)}\n".encode())
+                digest.update(f"{path.relative_to(TREE)} {path.stat().st_mode & 0o111} {len(content)}\n".encode())
                 digest.update(content)
     return digest.hexdigest()
 

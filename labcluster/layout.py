@@ -77,6 +77,11 @@ class Layout:
         """The virtual environment with the kit, at the same path on the machine and on every host."""
         return self.home / "venv"
 
+    @property
+    def qrmi(self) -> Path:
+        """The virtual environment with QRMI's own clients, as a user would make one; where the kit's is, too."""
+        return self.home / "qrmi"
+
     def host_folder(self, host: str) -> Path:
         return self.folder / "hosts" / host
 
