@@ -1,0 +1,12 @@
+"""Qiskit's SamplerV2 through QRMI."""
+
+from conftest import Tell
+
+
+def test_sampler_gives_counts_of_circuits_with_parameters(tell: Tell) -> None:
+    told = tell("qiskit_calls.py")
+    dark, bright = told["counts"]
+    assert dark == {"00": 20}
+    assert sum(bright.values()) == 20
+    assert bright.get("11", 0) > 15
+    assert told["status"] == ["DONE", "DONE"]
