@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
-from conftest import Tell
+from grid import Grid
+from jobs import tell
 
 
 @pytest.fixture(scope="module")
-def told(tell: Tell) -> dict[str, Any]:
-    return tell("pulser_calls.py", user="bob")
+def told(grid: Grid) -> dict[str, Any]:
+    return tell(grid, "pulser_calls.py", user="bob")
 
 
 def test_device_is_the_one_that_the_qpu_is(told: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
-from conftest import Tell
+from grid import Grid
+from jobs import tell
 
 
 @pytest.fixture(scope="module")
-def told(tell: Tell) -> dict[str, Any]:
-    return tell("resource_calls.py")
+def told(grid: Grid) -> dict[str, Any]:
+    return tell(grid, "resource_calls.py")
 
 
 def test_finds_the_qpu_by_the_job_s_environment_and_describes_it(told: dict[str, Any]) -> None:
@@ -53,7 +54,7 @@ def test_what_is_refused_is_refused_with_a_status_and_a_reason(told: dict[str, A
     assert all('"detail"' in text for text in refused.values())
 
 
-def test_other_users_tasks_are_as_if_there_were_none(told: dict[str, Any], tell: Tell) -> None:
-    refused = tell("stranger_calls.py", told["done"]["task"], user="bob")["refused"]
+def test_other_users_tasks_are_as_if_there_were_none(told: dict[str, Any], grid: Grid) -> None:
+    refused = tell(grid, "stranger_calls.py", told["done"]["task"], user="bob")["refused"]
     assert len(refused) == 4
     assert all("Status: 404" in text for text in refused)

@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Tell
+from grid import Grid
+from jobs import tell
 
 
 @pytest.fixture(scope="module")
-def told(tell: Tell) -> dict[str, Any]:
-    return tell("task_runner_calls.py", user="bob")
+def told(grid: Grid) -> dict[str, Any]:
+    return tell(grid, "task_runner_calls.py", user="bob")
 
 
 def test_as_it_is_it_does_not_know_local_qpus(told: dict[str, Any]) -> None:
