@@ -21,8 +21,11 @@ def test_finds_the_qpu_by_the_job_s_environment_and_describes_it(told: dict[str,
     assert [device["device_type"] for device in about["target"]] == ["AnalogDevice"]
 
 
-def test_sessions_are_not_for_users_to_acquire(told: dict[str, Any]) -> None:
-    assert "Status: 403" in told["about"]["acquire"]
+def test_acquire_gives_the_job_s_session_and_release_ends_it(told: dict[str, Any], grid: Grid) -> None:
+    session = told["about"]["session"]
+    assert session in [session["id"] for session in grid.sessions(ended=True)]
+    assert session not in [session["id"] for session in grid.sessions()]
+    assert "Session has been revoked." in told["refused"]["released"]
 
 
 def test_task_runs_and_has_a_result_and_a_log(told: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ about = {
     "accessible": qpu.is_accessible(),
     "status": qpu.status().to_dict()["status"],
     "target": json.loads(qpu.target().value),
-    "acquire": refusal(qpu.acquire),
+    "session": qpu.acquire(),
 }
 
 sequence = flip()
@@ -49,4 +49,7 @@ refused = {
     "unknown": refusal(lambda: qpu.task_status("2000000000")),
     "no number": refusal(lambda: qpu.task_status("mine")),
 }
+# Without a name: the job's own.
+qpu.release("")
+refused["released"] = refusal(lambda: qpu.task_start(Payload.PasqalCloud(sequence=text, job_runs=1)))
 tell(about=about, done=done, stopped=stopped, refused=refused)
