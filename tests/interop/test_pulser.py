@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from grid import Grid
+from grid import MASTER, Grid
 from jobs import tell
 
 
@@ -54,3 +54,18 @@ def test_log_of_a_batch(told: dict[str, Any]) -> None:
 
 def test_batch_is_cancelled_in_flight(told: dict[str, Any]) -> None:
     assert told["cancelled"].startswith("RemoteResultsError")
+
+
+def test_program_that_begins_in_a_calibration_waits_for_its_end(grid: Grid) -> None:
+    go = grid.home() / "go"
+    job = grid.submit(
+        f"cd && until test -e {go.name}; do sleep 0.1; done; exec qrmi-python qrmi_pulser.py\n", "-l", "qpu=1"
+    )
+    grid.until("the job to run", lambda: grid.runs(job))
+    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--for", "6s"])
+    grid.until("the window", lambda: not grid.ready())
+    go.touch()
+    grid.until("its task to wait", lambda: any(task["status"] == "queued" for task in grid.tasks()))
+    assert not grid.ready()
+    assert grid.finish(job)["exit_status"] == "0", grid.output(job)
+    assert "10101010" in grid.output(job)
