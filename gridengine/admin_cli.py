@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from warden.console import Group, config_option, json_option, one_line, print_json, table
+from warden.console import Group, config_option, json_option, print_json, table
+from warden.model import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path

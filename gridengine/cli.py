@@ -127,7 +127,7 @@ def why(job: str, as_json: bool) -> None:
     """Say why a job waits: what Grid Engine says of it, and what the QPU is doing."""
     from gridengine import jobs  # noqa: PLC0415
     from warden import report  # noqa: PLC0415
-    from warden.model import WardenError  # noqa: PLC0415
+    from warden.model import WardenError, one_line  # noqa: PLC0415
 
     found = jobs.job(job)
     try:
@@ -141,10 +141,10 @@ def why(job: str, as_json: bool) -> None:
         console.print_json({"job": found, "qpu": facts})
         return
     asked = ", ".join(f"{name}={value}" for name, value in found.requests.items()) or "nothing in particular"
-    click.echo(f"job {found.id} ({console.one_line(found.name)}) of {found.owner} is {_state(found.state)}")
-    click.echo(f"it asks for {console.one_line(asked)}")
+    click.echo(f"job {found.id} ({one_line(found.name)}) of {found.owner} is {_state(found.state)}")
+    click.echo(f"it asks for {one_line(asked)}")
     for reason in found.reasons:
-        click.echo(f"  {console.one_line(reason)}")
+        click.echo(f"  {one_line(reason)}")
     click.echo(text)
 
 

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from warden.model import WardenError
+from warden.model import WardenError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,11 +112,6 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
         ).rstrip()
         for line in cells
     )
-
-
-def one_line(text: str) -> str:
-    """Make text that others chose fit for a terminal: no line breaks, no control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _cell(value: object) -> str:

@@ -39,6 +39,11 @@ def brief(token: str) -> str:
     return token[:8]
 
 
+def one_line(text: str) -> str:
+    """Make text that others chose fit for a terminal: no line breaks, no control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
 class State(enum.StrEnum):
     """What the QPU is doing, in the words of `qpu_state`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 from typing import TYPE_CHECKING, Any
 
-from warden.console import one_line, table
+from warden.console import table
 from warden.model import (
     SECOND,
     Availability,
@@ -18,6 +18,7 @@ from warden.model import (
     TaskStatus,
     Window,
     clock,
+    one_line,
 )
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Never
 
-from warden.console import one_line
-from warden.model import BadRequestError, ForbiddenError, LimitError, WardenError
+from warden.model import BadRequestError, ForbiddenError, LimitError, WardenError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from warden.console import Group, one_line, table
-from warden.model import BusyError
+from warden.console import Group, table
+from warden.model import BusyError, one_line
 
 
 @click.group(cls=Group)
