@@ -19,7 +19,7 @@ from labcluster.layout import Layout
 _FRESH = {
     "/tmp": "mode=1777",  # noqa: S108 - the host's own /tmp, not a file in the machine's
     "/run": "mode=0755",
-    "/dev/shm": "mode=1777",  # noqa: S108
+    "/dev/shm": "mode=1777",  # noqa: S108 - as above
 }
 
 

@@ -14,7 +14,7 @@ from labcluster.kit import logged
 from labcluster.layout import locked, state_home
 
 _TREE = Path(__file__).resolve().parent.parent
-_TOX = "tox>=4.23"
+_TOX = "tox>=4.41"
 _FAILED = Counter(failures=1, errors=1)
 
 

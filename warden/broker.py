@@ -274,7 +274,7 @@ class Broker:
                 server.bind(address)
                 if address.startswith("ipc:///"):
                     # Who may do what is decided by credentials; the socket itself is for all users of the host.
-                    os.chmod(address.removeprefix("ipc://"), 0o666)  # noqa: S103, PTH101
+                    os.chmod(address.removeprefix("ipc://"), 0o666)  # noqa: S103, PTH101 - as above
             except (zmq.ZMQError, OSError) as error:
                 raise ConfigurationError(f"cannot listen at {address}: {error.strerror}") from None
         return server
