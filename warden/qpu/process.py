@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 import msgspec
 
 from warden.model import ConfigurationError
+from warden.qpu import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,8 @@ EMULATORS = {"qutip": "warden.qpu.emulator", "echo": "warden.qpu.echo"}
 # Those whose runs need no process: nothing in them crashes, lasts, or takes more memory than their result. To fork takes
 # several milliseconds, and they are there to show what Warden takes.
 _INSTANT = {"echo"}
+
+TIDY = tidy.__name__
 
 _PR_SET_PDEATHSIG = 1
 # Importing Pulser takes seconds on an idle machine.
@@ -147,7 +151,9 @@ class Emulator:
         self._device, self._seed, self._emulator = device, seed, emulator
         self._context = multiprocessing.get_context("forkserver")
         # The command's own module too: each process would import it again, being the program's main module.
-        self._context.set_forkserver_preload([EMULATORS[emulator], "warden.cli"])
+        self._context.set_forkserver_preload([TIDY, EMULATORS[emulator], "warden.cli"])
+        # A worker that was killed can clear nothing away: the process that the others are forked from does.
+        os.environ[tidy.FOLDER], os.environ[tidy.WORKER] = multiprocessing.util.get_temp_dir(), str(os.getpid())
         self.specs = self._describe()
 
     def start(self, *, task: int, sequence: str, first_shot: int, shots: int) -> Emulation:
