@@ -7,7 +7,9 @@ clocks, the broker, the hooks, the queues. A check that cannot look says why, an
 from __future__ import annotations
 
 import enum
+import importlib.util
 import ipaddress
+import os
 import pwd
 import stat
 import subprocess
@@ -30,10 +32,15 @@ if TYPE_CHECKING:
     from warden.config import Config
 
 _OTHERS = 0o022
+# The first uid that a distribution gives to people.
+_ORDINARY = 1000
+# What hooks and sensor load (tests/unit/test_root_imports.py).
+_LOADED = ("warden", "gridengine", "load_sensors", "msgspec", "msgpack", "zmq")
 # MUNGE bears five minutes; by seconds people begin to wonder about their windows.
 _CLOCK_WARNS, _CLOCK_FAILS = 2 * SECOND, 120 * SECOND
 _PATIENCE = 5.0
 _HOOK_LIMIT = 30.0
+_AGAIN = "install the kit on this host again"
 
 
 class Verdict(enum.StrEnum):
@@ -62,9 +69,11 @@ def examine(path: Path) -> Iterator[Finding]:
         yield Finding(Verdict.BAD, "configuration", error.text, "mend the file: nothing works without it")
         return
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
-        ("kit", lambda: _trusted("kit", section.bin / "python")),
+        ("kit", lambda: _kit(section)),
         ("broker's key", lambda: _trusted("broker's key", site.broker_key)),
+        ("keys", lambda: _owned(site.broker.keys)),
         ("secret keys", lambda: _secrets(site.broker.keys)),
+        ("readable", lambda: _readable(path, site.broker_key)),
         ("MUNGE", lambda: _munge(site)),
         ("broker", lambda: _broker(site)),
         ("links", _links),
@@ -82,29 +91,91 @@ def _attempt(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
     except WardenError as error:
         yield Finding(Verdict.BAD, what, error.text)
     except OSError as error:
-        yield Finding(Verdict.BAD, what, f"cannot look: {error}")
+        yield Finding(Verdict.BAD, what, f"cannot look at {error.filename}: {error.strerror}")
+
+
+def _kit(section: GridEngineSection) -> Iterator[Finding]:
+    """All that root's interpreter loads, not only the interpreter."""
+    programs = [section.bin / name for name in ("python", *deployment.HOOKS.values(), deployment.SENSOR)]
+    modules = [Path(place) for name in _LOADED for place in _places(name)]
+    for path in (*programs, *modules):
+        findings = list(_trusted("kit", path))
+        if findings[-1].verdict is not Verdict.OK:
+            yield from findings
+            return
+    for path in (file for module in modules for file in module.rglob("*")):
+        wrong = _written_by_others("kit", path, path.lstat())
+        if wrong is not None and not path.is_symlink():
+            yield wrong
+            return
+    yield Finding(Verdict.OK, "kit", f"{section.bin}, and what is loaded from it: only root may write it")
+
+
+def _places(name: str) -> list[str]:
+    spec = importlib.util.find_spec(name)
+    return [] if spec is None else list(spec.submodule_search_locations or ())
 
 
 def _trusted(what: str, path: Path) -> Iterator[Finding]:
     """What root runs or believes is written by root alone, with all folders on the way there, wherever links lead."""
     real = path.resolve(strict=True)
     for place in dict.fromkeys((real, *real.parents, *path.absolute().parents)):
-        found = place.stat()
-        sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        if found.st_uid != 0 and not _is_keys_folder(place, what):
-            seen = f"{place} belongs to {_name(found.st_uid)}, and root believes it"
-            yield Finding(Verdict.BAD, what, seen, f"chown root {place}")
-            return
-        if found.st_mode & _OTHERS and not sticky:
-            seen = f"{place} may be written by others than its owner, and root believes it"
-            yield Finding(Verdict.BAD, what, seen, f"chmod go-w {place}")
+        wrong = _written_by_others(what, place, place.stat())
+        if wrong is not None:
+            yield wrong
             return
     yield Finding(Verdict.OK, what, f"{path}: only root may write it")
+
+
+def _written_by_others(what: str, place: Path, found: os.stat_result) -> Finding | None:
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    if found.st_uid != 0 and not _is_keys_folder(place, what):
+        seen = f"{place} belongs to {_name(found.st_uid)}, and root believes it"
+        return Finding(Verdict.BAD, what, seen, f"chown root {place}")
+    if found.st_mode & _OTHERS and not sticky:
+        seen = f"{place} may be written by others than its owner, and root believes it"
+        return Finding(Verdict.BAD, what, seen, f"chmod go-w {place}")
+    return None
 
 
 def _is_keys_folder(place: Path, what: str) -> bool:
     """The folder of the keys, and what lies in it, belong to the user who runs the broker."""
     return what == "broker's key" and (place.suffix == ".key" or (place / f"{keyring.BROKER}.key").exists())
+
+
+def _owned(folder: Path) -> Iterator[Finding]:
+    """Whoever can put a key here is the broker, or a worker: all of it is one user's, and that is no ordinary one."""
+    if not folder.exists():
+        yield Finding(Verdict.OK, "keys", f"there is no {folder} here, as it may be where no broker or worker runs")
+        return
+    owner = folder.stat().st_uid
+    for path in (folder, *sorted(folder.rglob("*"))):
+        found = path.lstat()
+        if found.st_uid != owner:
+            seen = f"{path} belongs to {_name(found.st_uid)}, and {folder} to {_name(owner)}"
+            yield Finding(Verdict.BAD, "keys", seen, f"chown {_name(owner)} {path}; if it is a secret key, change it")
+            return
+        if found.st_mode & _OTHERS:
+            seen = f"{path} may be written by others: who can put a key there is the broker, or a worker"
+            yield Finding(Verdict.BAD, "keys", seen, f"chmod go-w {path}, and look what is there")
+            return
+    if owner >= _ORDINARY:
+        seen = f"{folder} belongs to {_name(owner)}, who can pass for the broker"
+        yield Finding(Verdict.WARNING, "keys", seen, "chown it to the user who runs the broker, if that is another one")
+        return
+    yield Finding(Verdict.OK, "keys", f"{folder} and all in it are {_name(owner)}'s")
+
+
+def _readable(*paths: Path) -> Iterator[Finding]:
+    """What everybody's client reads, and the folders on the way there."""
+    for path in paths:
+        for place in (*reversed(path.absolute().parents), path):
+            wanted = 0o001 if place != path else 0o004
+            if not place.stat().st_mode & wanted:
+                fix = f"chmod o+{'r' if place == path else 'x'} {place}"
+                yield Finding(Verdict.BAD, "readable", f"users' programs cannot read {path}, for {place}", fix)
+                return
+    yield Finding(Verdict.OK, "readable", f"everybody can read {' and '.join(map(str, paths))}")
 
 
 def _secrets(folder: Path) -> Iterator[Finding]:
@@ -171,12 +242,13 @@ def _links() -> Iterator[Finding]:
 def _hooks(section: GridEngineSection) -> Iterator[Finding]:
     for program in deployment.HOOKS.values():
         path = section.bin / program
+        if not os.access(path, os.X_OK):
+            yield Finding(Verdict.BAD, "hooks here", f"{path} is missing, or may not be executed", _AGAIN)
+            return
         done = subprocess.run([path, "--check"], capture_output=True, text=True, timeout=_HOOK_LIMIT, check=False)
         if done.stdout.strip() != "ok":
             words = " ".join((done.stderr or done.stdout).split())[-300:] or f"exit status {done.returncode}"
-            yield Finding(
-                Verdict.BAD, "hooks here", f"{path} cannot start: {words}", "install the kit on this host again"
-            )
+            yield Finding(Verdict.BAD, "hooks here", f"{path} cannot start: {words}", _AGAIN)
             return
     yield Finding(Verdict.OK, "hooks here", f"{', '.join(deployment.HOOKS.values())} in {section.bin} can start")
 

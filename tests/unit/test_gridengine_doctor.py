@@ -9,6 +9,7 @@ import pytest
 from warden_site import NOBODY
 
 from gridengine import doctor
+from gridengine.configuration import GridEngineSection
 from gridengine.doctor import Verdict, clocks, examine, in_error
 from warden.model import SECOND
 
@@ -99,6 +100,81 @@ def test_secret_keys_are_secret(site: Site) -> None:
     assert (found.verdict, "mode 640" in found.seen) == (Verdict.BAD, True)
     [found] = doctor._secrets(site.room / "nothing")
     assert "none on this host" in found.seen
+
+
+def owned(folder: Path) -> doctor.Finding:
+    [found] = doctor._owned(folder)
+    return found
+
+
+def test_keys_are_of_one_user_who_alone_may_write_them(site: Site) -> None:
+    keys = site.room / "keys"
+    assert owned(keys).verdict is Verdict.OK
+    assert owned(site.room / "nothing").verdict is Verdict.OK
+    for path in (keys / "worker.key_secret", keys / "broker.key", keys / "workers"):
+        os.chown(path, NOBODY, 0)
+        assert (owned(keys).verdict, f"chown root {path};" in owned(keys).fix) == (Verdict.BAD, True)
+        os.chown(path, 0, 0)
+    for path in (keys, keys / "workers", keys / "workers" / "worker.key"):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o002)
+        assert (owned(keys).verdict, owned(keys).fix.split(",")[0]) == (Verdict.BAD, f"chmod go-w {path}")
+        path.chmod(mode)
+    for path in (keys, *keys.rglob("*")):
+        os.chown(path, NOBODY, 0)
+    assert owned(keys).verdict is Verdict.WARNING
+    assert "nobody, who can pass for the broker" in owned(keys).seen
+
+
+def test_what_users_programs_read_is_readable_on_all_of_its_way(site: Site) -> None:
+    def readable() -> doctor.Finding:
+        [found] = doctor._readable(site.file, site.config.broker_key)
+        return found
+
+    assert readable().verdict is Verdict.OK
+    for path, right, wrong, fix in (
+        (site.file, 0o644, 0o600, "o+r"),
+        (site.config.broker_key, 0o644, 0o640, "o+r"),
+        (site.config.broker_key.parent, 0o755, 0o700, "o+x"),
+    ):
+        path.chmod(wrong)
+        assert (readable().verdict, readable().fix) == (Verdict.BAD, f"chmod {fix} {path}")
+        path.chmod(right)
+
+
+def test_all_that_root_s_interpreter_loads_is_looked_at(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = [room / name for name in ("python", "qpu-prolog", "qpu-epilog", "qpu-load-sensor")]
+    package = room / "package"
+    module = package / "inner" / "module.py"
+    module.parent.mkdir(parents=True)
+    for path in (*programs, module):
+        path.write_text("")
+        path.chmod(0o755)
+    monkeypatch.setattr(doctor, "_places", lambda _: [str(package)])
+
+    def kit() -> list[tuple[Verdict, str]]:
+        return [(found.verdict, found.fix) for found in doctor._kit(GridEngineSection(bin=room))]
+
+    assert kit() == [(Verdict.OK, "")]
+    for path in (*programs[1:], module, module.parent, package, room):
+        path.chmod(0o777)
+        assert kit() == [(Verdict.BAD, f"chmod go-w {path}")]
+        path.chmod(0o755)
+    os.chown(module, NOBODY, 0)
+    assert kit() == [(Verdict.BAD, f"chown root {module}")]
+
+
+def test_where_the_kit_s_packages_are_is_found() -> None:
+    for name in doctor._LOADED:
+        assert doctor._places(name), name
+    assert doctor._places("there_is_no_such_package") == []
+
+
+def test_a_hook_that_may_not_be_executed_is_told_in_words(room: Path) -> None:
+    (room / "qpu-prolog").write_text("")
+    [found] = doctor._hooks(GridEngineSection(bin=room))
+    assert found.verdict is Verdict.BAD
+    assert found.seen == f"{room}/qpu-prolog is missing, or may not be executed"
 
 
 def verdicts(site: Site) -> dict[str, tuple[str, str]]:
