@@ -12,6 +12,7 @@ import ipaddress
 import os
 import pwd
 import stat
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -62,6 +63,8 @@ class Finding(msgspec.Struct, frozen=True):
 
 def examine(path: Path) -> Iterator[Finding]:
     """Look at everything, on this host, as the configuration in `path` has it."""
+    if os.geteuid():
+        yield Finding(Verdict.WARNING, "you", "not root, who alone sees all of this", "run it as root")
     yield from _attempt("configuration", lambda: _trusted("configuration", path))
     try:
         site, section = warden_config.load(path), configuration.load(path)
@@ -90,8 +93,8 @@ def _attempt(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
         yield from check()
     except WardenError as error:
         yield Finding(Verdict.BAD, what, error.text)
-    except OSError as error:
-        yield Finding(Verdict.BAD, what, f"cannot look at {error.filename}: {error.strerror}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding(Verdict.BAD, what, f"cannot look: {error}")
 
 
 def _kit(section: GridEngineSection) -> Iterator[Finding]:
@@ -148,11 +151,13 @@ def _owned(folder: Path) -> Iterator[Finding]:
     if not folder.exists():
         yield Finding(Verdict.OK, "keys", f"there is no {folder} here, as it may be where no broker or worker runs")
         return
-    owner = folder.stat().st_uid
-    for path in (folder, *sorted(folder.rglob("*"))):
+    paths = (*sorted(folder.rglob("*")), folder)
+    # Whose most of it is: the one that is another's is the one to mend, be it the folder.
+    owner = statistics.mode(path.lstat().st_uid for path in paths)
+    for path in paths:
         found = path.lstat()
         if found.st_uid != owner:
-            seen = f"{path} belongs to {_name(found.st_uid)}, and {folder} to {_name(owner)}"
+            seen = f"{path} belongs to {_name(found.st_uid)}, and what is beside it to {_name(owner)}"
             yield Finding(Verdict.BAD, "keys", seen, f"chown {_name(owner)} {path}; if it is a secret key, change it")
             return
         if found.st_mode & _OTHERS:

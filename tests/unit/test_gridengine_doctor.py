@@ -111,7 +111,7 @@ def test_keys_are_of_one_user_who_alone_may_write_them(site: Site) -> None:
     keys = site.room / "keys"
     assert owned(keys).verdict is Verdict.OK
     assert owned(site.room / "nothing").verdict is Verdict.OK
-    for path in (keys / "worker.key_secret", keys / "broker.key", keys / "workers"):
+    for path in (keys / "worker.key_secret", keys / "broker.key", keys / "workers", keys):
         os.chown(path, NOBODY, 0)
         assert (owned(keys).verdict, f"chown root {path};" in owned(keys).fix) == (Verdict.BAD, True)
         os.chown(path, 0, 0)
@@ -162,6 +162,20 @@ def test_all_that_root_s_interpreter_loads_is_looked_at(room: Path, monkeypatch:
         path.chmod(0o755)
     os.chown(module, NOBODY, 0)
     assert kit() == [(Verdict.BAD, f"chown root {module}")]
+
+
+def test_who_is_not_root_is_told_that_he_sees_little(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    first = next(examine(site.file))
+    assert (first.verdict, first.fix) == (Verdict.WARNING, "run it as root")
+
+
+def test_a_hook_that_hangs_is_a_finding(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (room / "qpu-prolog").write_text("#!/bin/sh\nexec /bin/sleep 999\n")
+    (room / "qpu-prolog").chmod(0o755)
+    monkeypatch.setattr(doctor, "_HOOK_LIMIT", 0.2)
+    [found] = doctor._attempt("hooks here", lambda: doctor._hooks(GridEngineSection(bin=room)))
+    assert (found.verdict, "timed out" in found.seen) == (Verdict.BAD, True)
 
 
 def test_where_the_kit_s_packages_are_is_found() -> None:
