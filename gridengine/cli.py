@@ -151,7 +151,7 @@ def why(job: str, as_json: bool) -> None:
 @qpu.command()
 @click.argument("task", metavar="[TASK]", required=False)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many.")
-@click.option("--before", metavar="TASK", type=click.IntRange(1), help="The next page: those older than this one.")
+@click.option("--before", metavar="TASK", type=console.NUMBER, help="The next page: those older than this one.")
 @console.json_option
 def tasks(task: str | None, limit: int, before: int | None, as_json: bool) -> None:
     """List your tasks, newest first; or show one TASK with its log, and with --json its counts."""

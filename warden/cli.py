@@ -215,7 +215,7 @@ def add(config: Path, delay: int, length: int, reason: str) -> None:
 
 
 @calibrate.command()
-@click.argument("window", metavar="WINDOW", type=click.IntRange(1))
+@click.argument("window", metavar="WINDOW", type=console.NUMBER)
 @click.option("--in", "delay", type=_ANY, required=True, metavar="DURATION", help="When it begins instead, from now.")
 @click.option(
     "--for",
@@ -237,7 +237,7 @@ def move(config: Path, window: int, delay: int, length: int | None) -> None:
 
 
 @calibrate.command()
-@click.argument("window", metavar="WINDOW", type=click.IntRange(1))
+@click.argument("window", metavar="WINDOW", type=console.NUMBER)
 @console.config_option
 def cancel(config: Path, window: int) -> None:
     """Take back a window.
@@ -251,9 +251,16 @@ def cancel(config: Path, window: int) -> None:
 
 @main.command()
 @click.option("--all", "ended", is_flag=True, help="Those that have ended, too.")
-@click.option("--end", "job", metavar="JOB", help="End this job's session first: its tasks are cancelled.")
+@click.option(
+    "--end", "job", type=console.Name(), metavar="JOB", help="End this job's session first: its tasks are cancelled."
+)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many.")
-@click.option("--before", metavar="SESSION", help="The next page: those older than this one (--json shows ids).")
+@click.option(
+    "--before",
+    type=console.Name(),
+    metavar="SESSION",
+    help="The next page: those older than this one (--json shows ids).",
+)
 @console.config_option
 @console.json_option
 def sessions(config: Path, ended: bool, job: str | None, limit: int, before: str | None, as_json: bool) -> None:
@@ -271,9 +278,9 @@ def sessions(config: Path, ended: bool, job: str | None, limit: int, before: str
 
 
 @main.command()
-@click.argument("task", metavar="[TASK]", required=False, type=click.IntRange(1))
+@click.argument("task", metavar="[TASK]", required=False, type=console.NUMBER)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many.")
-@click.option("--before", metavar="TASK", type=click.IntRange(1), help="The next page: those older than this one.")
+@click.option("--before", metavar="TASK", type=console.NUMBER, help="The next page: those older than this one.")
 @console.config_option
 @console.json_option
 def tasks(config: Path, task: int | None, limit: int, before: int | None, as_json: bool) -> None:

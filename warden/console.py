@@ -69,6 +69,22 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+# Of a task or a window; what is larger is none that the wire could carry.
+NUMBER = click.IntRange(1, 2**63 - 1)
+
+
+class Name(click.ParamType):  # type: ignore[type-arg]
+    """A job or a session, as long as the wire takes it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        most = 64  # of wire.Token
+        if not 0 < len(value) <= most:
+            self.fail(f"it has {len(value)} characters, 1 to {most} are right", param, ctx)
+        return value
+
+
 class Length(click.ParamType):  # type: ignore[type-arg]
     """An option that is a length of time, such as 90, 90s or 1h30min; the command gets microseconds."""
 

@@ -7,7 +7,7 @@ without it, or keeps it beyond all limits; a worker that gets another order drop
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -214,6 +214,8 @@ class Dispatcher:
         shots = 0 if refused or failure else finished.shots
         self._ledger.account(task, now, shots=shots, qpu_time=time)
         self._planner.count_shots(shots)
+        outcome = "failed" if failure else "refused" if refused else "whole" if shots == run.shots else "cut"
+        self._note("run ended", task, run, shots=shots, seconds=time / SECOND, outcome=outcome)
         task = replace(task, run=None, qpu_time=task.qpu_time + time, runs=task.runs + 1)
         if failure:
             self._repeat(task, f"run {task.runs} failed: {failure}", now)
@@ -247,7 +249,7 @@ class Dispatcher:
         self._active = None
         task = self._ledger.task(active.task)
         if task is not None:
-            self._ledger.note("run lost", task=task.id, run=brief(active.run.token))
+            self._note("run lost", task, active.run)
             self._repeat(replace(task, run=None), f"run {task.runs + 1} {what}", now)
 
     def _repeat(self, task: Task, what: str, now: Micros) -> None:
@@ -354,6 +356,7 @@ class Dispatcher:
             limit=gap,
         )
         self._tell(self.worker.peer, order)
+        self._note("run started", task, run, shots=shots)
         return True
 
     def _check(self, task: Task, now: Micros) -> None:
@@ -396,6 +399,9 @@ class Dispatcher:
         self._active = replace(active, stopping=True, patience=patience)
         if self.worker is not None:
             self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
+
+    def _note(self, event: str, task: Task, run: Run, **facts: Any) -> None:
+        self._ledger.note(event, task=task.id, job=task.job, uid=task.uid, run=brief(run.token), **facts)
 
     def _tell(self, peer: bytes, body: wire.Message) -> None:
         self._ledger.add(Tell(peer, body))

@@ -175,6 +175,7 @@ class Ledger:
         task = Task(
             id=self._next_task,
             session=session.id,
+            job=session.job,
             uid=session.uid,
             shots=shots,
             qubits=qubits,
@@ -206,7 +207,9 @@ class Ledger:
         task = told(replace(task, status=status, finished=now, error=error), text, now)
         self.account(task, now, wait_time=max(0, (now if task.started is None else task.started) - task.submitted))
         self.keep_task(task)
-        self.note("task ended", task=task.id, uid=task.uid, status=status, runs=task.runs, shots=task.shots_done)
+        self.note(
+            "task ended", task=task.id, job=task.job, uid=task.uid, status=status, runs=task.runs, shots=task.shots_done
+        )
         for asked in self._waiters.pop(task.id, {}).values():
             self.add(Answer(asked, task.public()))
         return task

@@ -196,6 +196,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     session: str
+    job: str = ""
+    """Whose session it is; empty for tasks of earlier versions."""
     uid: int
     shots: int
     qubits: int

@@ -125,33 +125,44 @@ def _window(window: Window) -> tuple[str, str, str, str, str]:
 
 
 def sessions(found: Iterable[Session]) -> str:
+    """To the minute, and without a column for ends where there are none: a terminal has 80 columns."""
+    listed = list(found)
+    ends = ["ENDED"] if any(s.ended for s in listed) else []
+
+    def ended(session: Session) -> list[str]:
+        return [_minute(session.ended) if session.ended else "-"] if ends else []
+
     rows = [
-        (
-            s.job,
-            user(s.uid),
-            s.host,
-            clock(s.acquired),
-            clock(s.ended) if s.ended else "-",
-            s.tasks,
-            s.shots,
-            s.qpu_time / SECOND,
-        )
-        for s in found
+        (s.job, user(s.uid), s.host, _minute(s.acquired), *ended(s), s.tasks, s.shots, s.qpu_time / SECOND)
+        for s in listed
     ]
-    headers = ("JOB", "USER", "HOST", "ACQUIRED", "ENDED", "TASKS", "SHOTS", "QPU s")
+    headers = ("JOB", "USER", "HOST", "ACQUIRED", *ends, "TASKS", "SHOTS", "QPU s")
     return table(rows, headers) if rows else "no session"
 
 
-def tasks(found: Iterable[Task], *, with_users: bool = False) -> str:
-    def owner(task: Task) -> list[str]:
-        return [user(task.uid)] if with_users else []
+def _minute(time: Micros) -> str:
+    return f"{clock(time)[:-4]}Z"
 
+
+def tasks(found: Iterable[Task], *, with_users: bool = False) -> str:
+    listed = list(found)
+    users, reasons = ["USER"] * with_users, ["REASON"] * any(t.error for t in listed)
     rows = [
-        (t.id, *owner(t), t.status, t.shots_done, t.shots, t.qubits, clock(t.submitted), t.qpu_time / SECOND, t.error)
-        for t in found
+        (
+            t.id,
+            t.job or None,
+            *([user(t.uid)] if users else []),
+            t.status,
+            t.shots_done,
+            t.shots,
+            t.qubits,
+            _minute(t.submitted),
+            t.qpu_time / SECOND,
+            *([t.error] if reasons else []),
+        )
+        for t in listed
     ]
-    users = ["USER"] if with_users else []
-    headers = ("TASK", *users, "STATUS", "DONE", "SHOTS", "QUBITS", "SUBMITTED", "QPU s", "REASON")
+    headers = ("TASK", "JOB", *users, "STATUS", "DONE", "SHOTS", "QUBITS", "SUBMITTED", "QPU s", *reasons)
     return table(rows, headers) if rows else "no task"
 
 

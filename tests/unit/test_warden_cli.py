@@ -8,11 +8,12 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from warden_site import WARDEN
 
 from warden import report
-from warden.model import SECOND, Plan, State, Window
+from warden.model import SECOND, Plan, Session, State, Task, TaskStatus, Window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +85,16 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(standing_site: Site) -> None:
         (["calibrate", "move", "1"], "Missing option '--in'"),
         (["calibrate", "plan", "--count", "0"], "--count"),
         (["tasks", "--limit", "many"], "--limit"),
+        (["tasks", "--limit", "0"], "--limit"),
+        (["tasks", "--limit", "9" * 20], "--limit"),
+        (["tasks", "--before", "9" * 20], "--before"),
+        (["tasks", "9" * 20], "is not in the range"),
+        (["calibrate", "cancel", "9" * 20], "is not in the range"),
+        (["calibrate", "move", "9" * 20, "--in", "1h"], "is not in the range"),
+        (["sessions", "--end", ""], "it has 0 characters, 1 to 64 are right"),
+        (["sessions", "--end", "9" * 65], "it has 65 characters"),
+        (["sessions", "--before", ""], "it has 0 characters"),
+        (["sessions", "--before", "x" * 65], "it has 65 characters"),
     ]:
         assert_one_line(warden(*arguments, *(config if arguments != ["nonsense"] else [])), complaint, status=2)
     assert json.loads(standing_site.warden("status", "--json").stdout)["state"] == "ready"
@@ -113,6 +124,40 @@ def test_a_window_far_away_is_shown_with_its_number() -> None:
     assert [line.split()[0] for line in lines[-2:]] == ["16", "15"]
 
 
+def test_usual_tables_fit_into_a_terminal() -> None:
+    now = 1_800_000_000 * SECOND
+    session = Session(
+        id="s",
+        uid=0,
+        job="1234",
+        host="node01",
+        acquired=now,
+        expires=now,
+        tasks=12,
+        shots=12000,
+        qpu_time=1234 * SECOND,
+    )
+    assert "ENDED" not in report.sessions([session])
+    ended = report.sessions([session, msgspec.structs.replace(session, ended=now + 90 * SECOND)]).splitlines()
+    assert ended[1].split()[3:5] == ["2027-01-15T08:00Z", "-"]
+    assert ended[2].split()[4] == "2027-01-15T08:01Z"
+    task = Task(
+        id=1234,
+        session="s",
+        job="1234",
+        uid=0,
+        shots=1000,
+        qubits=12,
+        key="",
+        submitted=now,
+        status=TaskStatus.COMPLETED,
+    )
+    tasks = report.tasks([task, msgspec.structs.replace(task, job="")], with_users=True).splitlines()
+    assert [line.split()[1] for line in tasks] == ["JOB", "1234", "-"]
+    assert report.tasks([msgspec.structs.replace(task, error="no")]).splitlines()[0].endswith("QPU s  REASON")
+    assert max(map(len, [*ended, *tasks])) <= 80
+
+
 def test_an_operator_s_day(standing_site: Site) -> None:
     def say(*arguments: str) -> str:
         finished = standing_site.warden(*arguments)
@@ -129,6 +174,10 @@ def test_an_operator_s_day(standing_site: Site) -> None:
     assert f"moved: window {number} is from 20" in say("calibrate", "move", number, "--in", "2h", "--for", "5min")
     assert f"taken back: window {number} from 20" in say("calibrate", "cancel", number)
     assert json.loads(say("calibrate", "plan", "--json")) == {"windows": [], "added": []}
+    number = say("calibrate", "add", "--for", "1h").split("window ")[1].rstrip(")\n")
+    assert "calibrating" in say("status")
+    say("calibrate", "cancel", number)
+    assert "ready" in say("status")
     assert "`warden resume` ends it" in say("drain", "--reason", "a new\nlaser \x1b[31m")
     status = say("status")
     assert "maintenance (a new laser" in status

@@ -152,6 +152,46 @@ def watched(machine: Machine) -> list[tuple[str, dict[str, Any]]]:
     return trail
 
 
+def test_each_run_is_a_line_at_its_start_and_at_its_end() -> None:
+    machine, qpu = ready()
+    notes: list[tuple[str, dict[str, Any]]] = []
+    handle = machine.core.handle
+
+    def kept(event: Event, now: int) -> list[Effect]:
+        effects = handle(event, now)
+        notes.extend((n.event, n.facts) for n in effects if isinstance(n, Note) and n.event.startswith("run"))
+        return effects
+
+    machine.core.handle = kept  # type: ignore[method-assign]
+    who = {"task": machine.start(machine.session(ALICE, "7"), 100).id, "job": "7", "uid": ALICE}
+    for shots, result, outcome in (
+        (40, {}, "cut"),
+        (0, {"counts": {"01": 61}}, "failed"),
+        (60, {}, "whole"),
+    ):
+        run = who | {"run": qpu.take().token[:8]}
+        left = qpu.runs[-1].shots
+        machine.later(2)
+        notes_before = len(notes)
+        qpu.finish(shots, **result)
+        assert notes[notes_before - 1] == ("run started", run | {"shots": left})
+        assert notes[notes_before] == ("run ended", run | {"shots": shots, "seconds": 1.0, "outcome": outcome})
+    machine.start(machine.session(ALICE, "8"), 5)
+    qpu.take()
+    machine.later(2)
+    qpu.finish(0, error="no", fault="task")
+    assert (notes[-1][1]["job"], notes[-1][1]["outcome"]) == ("8", "refused")
+
+
+def test_a_maintenance_that_is_replaced_is_in_the_trail_with_who_did_it() -> None:
+    machine, _ = ready()
+    first = machine.block()
+    trail = watched(machine)
+    machine.block(None)
+    assert [event for event, _ in trail] == ["window replaced", "window added"]
+    assert trail[0][1] == {"by": OPERATOR, "window": first.id}
+
+
 def test_sessions_and_what_operators_do_are_in_the_trail() -> None:
     machine, _ = ready()
     trail = watched(machine)
