@@ -11,21 +11,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import logging
 import random
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
+
+# As a program it has but its own folder.
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
+
+from warden_machine import ALICE, BOB, DEVICE, ROOT, T0, sequence
+from warden_machine import SETTINGS as USUAL
 
 from warden import engine, wire
 from warden.authority import Members
 from warden.calibration import Calendar
 from warden.engine import Engine
-from warden.events import Asked, Class, Door, Settings, Started, Tick
+from warden.events import Asked, Door, Started, Tick
 from warden.model import SECOND, State, TaskStatus, WardenError
-from warden.qpu.timing import Timing
 from warden.store import Store
 
 if TYPE_CHECKING:
@@ -33,46 +40,24 @@ if TYPE_CHECKING:
 
     from warden.events import Event
 
-T0 = 1_800_000_000 * SECOND
-ROOT, ALICE, BOB = 0, 1001, 1002
-DEVICE = "AnalogDevice"
 # Frames of a turn, and turns between two looks at those who mean it.
 TURN, LOOK = 50, 20
 # More than that, in megabytes, is no noise of the allocator's.
 GROWTH = 10
 
-SETTINGS = Settings(
-    name="fresnel",
+# Of everybody's tests, but for a lease that outlives them all.
+SETTINGS = msgspec.structs.replace(
+    USUAL,
     places=4,
-    qubits=10,
-    timing=Timing(overhead=2 * SECOND, shot_rate=10.0),
     lease=10**6 * SECOND,
-    heartbeat=2 * SECOND,
-    longest_run=3600 * SECOND,
-    failures=3,
-    retry=300 * SECOND,
-    unseen=3600 * SECOND,
-    fair=True,
-    half_life=86400 * SECOND,
-    longest_wait=86400 * SECOND,
-    classes=(Class(name="everybody"),),
     max_sessions_per_user=4,
     keep=3600 * SECOND,
-    max_shots=1_000,
-    max_sequence=10_000,
-    max_queued=20,
-    max_queued_per_user=5,
     members=Members(),
 )
 
 
 class BrokenError(AssertionError):
     """The edge has broken a promise; the text has the frame."""
-
-
-def sequence() -> str:
-    atoms = [{"name": f"q{i}", "x": 6.0 * i, "y": 0.0} for i in range(2)]
-    return json.dumps({"register": atoms, "operations": [], "variables": {}, "device": {"name": DEVICE}})
 
 
 def meant(session: str) -> tuple[list[bytes], list[bytes]]:
