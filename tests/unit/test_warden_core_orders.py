@@ -39,6 +39,70 @@ def test_after_a_restart_a_standby_gets_the_run_of_a_worker_that_does_not_come_b
     assert [run.task for run in standby.runs] == [task.id]
 
 
+def test_the_time_of_the_worker_that_was_known_is_as_long_where_the_clock_is_set() -> None:
+    machine, first = ready()
+    machine.start(machine.session())
+    first.take()
+    first.die()
+    machine.restart()
+    silence = 3 * SETTINGS.heartbeat / SECOND
+    standby = Qpu(machine, "w2")
+    machine.step_clock(-3600)
+    machine.later(silence + 1)
+    standby.hello()
+    assert len(standby.runs) == 1
+
+
+def test_the_clock_that_is_set_forth_takes_the_time_of_the_worker_that_was_known_from_nobody() -> None:
+    machine, first = ready()
+    machine.start(machine.session())
+    first.take()
+    first.die()
+    machine.restart()
+    standby = Qpu(machine, "w2")
+    machine.step_clock(3600)
+    standby.hello()
+    assert standby.runs == []
+
+
+def test_a_run_whose_worker_comes_back_late_has_time_to_be_handed_in() -> None:
+    machine, qpu = ready(lease=10**6 * SECOND)
+    task = machine.start(machine.session())
+    qpu.take()
+    qpu.die()
+    # Much later than the run's limit.
+    machine.later(2 * SETTINGS.longest_run / SECOND)
+    machine.qpus.append(qpu)
+    qpu.hello()
+    machine.later(1)
+    qpu.finish()
+    done = machine.task(task.id)
+    assert (done.status, done.repeats) == (TaskStatus.COMPLETED, 0)
+
+
+def test_an_order_has_a_date_though_our_clock_went_back_since_a_worker_that_has_just_begun_said_hello() -> None:
+    machine, qpu = ready()
+    qpu.ahead = -machine.now
+    qpu.hello()
+    machine.now -= SECOND
+    machine.start(machine.session())
+    assert qpu.runs[-1].issued == 0
+
+
+def test_a_run_that_never_ends_is_given_up_in_time_where_the_clock_went_back_while_the_broker_was_down() -> None:
+    machine, qpu = ready(lease=10**6 * SECOND)
+    task = machine.start(machine.session())
+    qpu.take()
+    back = 50 * SETTINGS.longest_run
+    machine.now -= back
+    qpu.ahead += back
+    qpu.next_beat -= back
+    machine.restart()
+    qpu.hello()
+    machine.later(SETTINGS.longest_run / SECOND + 60)
+    assert any("did not end" in line for line in machine.task(task.id).log)
+
+
 @pytest.mark.parametrize("says", ["hello", "beat"])
 def test_a_worker_whose_run_was_given_to_another_is_told_to_stop(says: str) -> None:
     machine, first = ready()

@@ -107,6 +107,14 @@ def test_resume_without_a_maintenance_is_a_conflict() -> None:
         machine.ask(wire.Resume(), OPERATOR)
 
 
+def test_resume_during_a_calibration_says_where_to_look() -> None:
+    machine, _ = ready()
+    machine.block(duration=60, kind="calibrating")
+    with pytest.raises(ConflictError, match="a calibration is on: `warden calibrate plan`"):
+        machine.ask(wire.Resume(), OPERATOR)
+    assert machine.status() == "calibrating"
+
+
 def test_a_maintenance_by_a_rule_is_not_the_operator_s_to_end() -> None:
     rule = Rule(every=3600 * SECOND, duration=60 * SECOND, kind=State.MAINTENANCE)
     machine = Machine(Calendar((rule,)))

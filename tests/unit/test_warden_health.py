@@ -6,6 +6,7 @@ from typing import Any
 
 from warden_machine import ALICE, BOB, CAROL, Machine, Qpu, ready
 
+from warden.health import Health
 from warden.model import SECOND
 
 
@@ -24,6 +25,12 @@ def test_a_qpu_that_blames_the_tasks_of_several_users_is_taken_offline() -> None
     assert states == ["ready", "ready", "offline"]
     assert "3 runs in a row failed, the last: by the fault of its task" in machine.core.availability(machine.now).reason
     assert "nonsense" not in machine.core.availability(machine.now).reason
+
+
+def test_a_device_s_long_words_are_cut_short_for_everybody() -> None:
+    health = Health(1, SECOND)
+    health.failed("x" * 5000, 0)
+    assert health.reason == f"1 runs in a row failed, the last: {'x' * 200}; `warden resume` tries at once"
 
 
 def test_nobody_takes_the_qpu_offline_with_bad_tasks_of_his_own() -> None:

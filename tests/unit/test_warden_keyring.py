@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from warden_site import AFM, Site, wait_until
+from warden_site import AFM, NOBODY, Site, wait_until
 
 from warden import keyring
 from warden.model import ConfigurationError, ConflictError, State
@@ -30,6 +31,14 @@ def test_the_next_pair_becomes_the_broker_s(tmp_path: Path) -> None:
     assert keyring.broker_keys(tmp_path / "broker.key") == (following,)
     assert keyring.key_pair(tmp_path / "broker.key_secret")[0] == following
     assert not list(tmp_path.glob("*next*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_keys_that_root_makes_belong_to_whose_the_folder_is(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    made = [*keyring.make_keys(tmp_path), *keyring.make_next(tmp_path)]
+    assert len(made) == 6
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(NOBODY, NOBODY)}
 
 
 def test_a_switch_that_a_crash_left_half_done_is_finished(tmp_path: Path) -> None:

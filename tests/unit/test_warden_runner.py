@@ -72,6 +72,16 @@ def test_it_connects_anew_again_and_again_while_nobody_answers() -> None:
     assert [n for n, again in enumerate(attempts) if again] == [4, 9]
 
 
+def test_a_word_of_the_broker_begins_its_patience_anew() -> None:
+    runner = new()
+    runner.start(T0)
+    runner.tick(T0 + BEAT)
+    runner.tick(T0 + 2 * BEAT)
+    runner.hear(wire.BrokerBeat(), T0 + 2 * BEAT)
+    again = [isinstance(runner.tick(T0 + n * BEAT)[0], Reconnect) for n in range(3, 8)]
+    assert again == [False, False, False, False, True]
+
+
 def test_it_tells_what_its_clock_shows() -> None:
     runner = new()
     [hello] = [action.body for action in runner.start(T0) if isinstance(action, Send)]
