@@ -71,6 +71,7 @@ class Edge:
             self.process = self.site.start([sys.executable, __file__, "--floor", str(self.site.file)])
             log = self.process
         else:
+            self.site.start_broker()
             self.site.start_worker()
             children = f"/proc/{self.site.broker.pid}/task/{self.site.broker.pid}/children"
             log = self.site.broker
@@ -209,7 +210,6 @@ def main() -> int:
                 broker={"heartbeat": 2},
                 http={"listen": f"127.0.0.1:{free_port()}"},
             )
-            edge.site.start_broker()
             edge.start()
         measure(edges, options.rounds)
         return 0 if show(edges, options.tasks) else 1

@@ -27,17 +27,21 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--edge-only", is_flag=True, help="Run only an HTTP edge, for a broker that runs elsewhere.")
+@click.option("--edge-only", is_flag=True, help="Run only an HTTP edge, for a broker that runs on its own.")
+@click.option("--no-edge", is_flag=True, help="Run only the broker, whatever http.listen says.")
 @click.option("--lifeline", type=int, hidden=True)
 @console.config_option
-def serve(config: Path, edge_only: bool, lifeline: int | None) -> None:
+def serve(config: Path, edge_only: bool, no_edge: bool, lifeline: int | None) -> None:
     """Run the broker in the foreground; SIGTERM ends it.
 
-    With `http.listen` in the configuration it has an HTTP edge beside it, for QRMI's own clients.
+    With `http.listen` in the configuration it has an HTTP edge beside it, for QRMI's own clients. An edge that runs on its
+    own outlives a restart of the broker: its clients wait.
     """
     from warden import edge_process, journal  # noqa: PLC0415
     from warden.config import load  # noqa: PLC0415
 
+    if edge_only and no_edge:
+        raise click.UsageError("--edge-only and --no-edge together leave nothing to run")
     config = config.absolute()
     settings = load(config)
     journal.begin(as_json=settings.log.format == "json", audit=settings.log.audit)
@@ -52,7 +56,8 @@ def serve(config: Path, edge_only: bool, lifeline: int | None) -> None:
         return
     from warden.broker import Broker  # noqa: PLC0415
 
-    edge = edge_process.beside(config) if settings.http.listen else contextlib.nullcontext()
+    wanted = settings.http.listen and not no_edge
+    edge = edge_process.beside(config) if wanted else contextlib.nullcontext()
     with Broker(settings) as broker, edge:
         broker.serve()
 

@@ -62,7 +62,8 @@ def beside(config: Path) -> Iterator[None]:
 def _keep_running(command: list[str], lifeline: int, ending: threading.Event) -> None:
     pause, longest = _PAUSES
     while not ending.is_set():
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(lifeline,)) as edge:
+        # A list that is made here.
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(lifeline,)) as edge:  # noqa: S603
             status = edge.wait()
         if not ending.is_set():
             log.error("the HTTP edge has ended with status %d: it is started again in %g s", status, pause)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import ssl
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import trustme
-from warden_site import AFM, NOBODY, SESSION, Site, free_port, wait_until
+from warden_site import AFM, NOBODY, SESSION, WARDEN, Site, free_port, wait_until
 
 from warden import munge
 from warden.model import State
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
 HEADER = {"X-Warden-Session": SESSION}
+# Starts a program as systemd starts one that has a socket.
+GIVEN = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 TASK = {"sequence": AFM, "shots": 5}
 
 
@@ -408,3 +417,33 @@ def test_an_edge_that_cannot_serve_says_why_in_one_line(http: dict[str, str], wo
     assert told.returncode == 1
     assert words in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_an_edge_that_is_started_again_keeps_those_who_come_meanwhile() -> None:
+    """As systemd's sockets do it."""
+    with Site() as site, socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        site.configure(http={"listen": f"127.0.0.1:{port}"})
+        # The broker's own would be in its place.
+        site.broker = site.start([WARDEN, "serve", "--no-edge", "--config", str(site.file)])
+        command = [sys.executable, "-c", GIVEN, str(listener.fileno())]
+        command += [WARDEN, "serve", "--edge-only", "--config", str(site.file)]
+        for _ in range(2):
+            edge = site.start(command, pass_fds=(listener.fileno(),))
+            # Sent before anybody listens.
+            with site.http() as client:
+                assert client.get("/jobs").json() == []
+            edge.terminate()
+            assert edge.wait(20) == 0
+
+
+def test_a_broker_that_ends_keeps_no_request_waiting(site: Site) -> None:
+    site.start_worker()
+    with site.http() as client:
+        assert client.get("/jobs").json() == []
+        begun = time.monotonic()
+        site.broker.terminate()
+        assert site.broker.wait(20) == 0
+        wait_until(lambda: refused(client), "the edge has ended")
+        assert time.monotonic() - begun < 10
+    assert "Traceback" not in site.log_of(site.broker)

@@ -45,6 +45,12 @@ class Link:
         self._numbers = itertools.count(1)
         self._heard = 0.0
 
+    def give_up(self) -> None:
+        """Wait for no answer any more."""
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(UnavailableError("this edge is being stopped: try again"))
+
     def close(self) -> None:
         self._disconnect()
         self._context.destroy(linger=0)

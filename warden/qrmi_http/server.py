@@ -31,6 +31,9 @@ CONNECTIONS = 1000
 _HEAD, _HEAD_TIME = 32 * 1024, 10.0
 # So long a client may leave an answer unread, and a connection without a request.
 _READ_TIME, _IDLE_TIME = 30.0, 60
+# Requests that are being answered have so long when the edge ends.
+_GOODBYE = 1.0
+_FIRST_GIVEN = 3
 # A JSON string of a JSON string: each quote and each backslash is two bytes.
 _ESCAPED, _AROUND = 2, 4096
 
@@ -58,7 +61,7 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
             is_open=routes.is_open,
             largest=_ESCAPED * largest + _AROUND,
         )
-        server = _Server(_settings(config, guard))
+        server = _Server(_settings(config, guard), link)
         if lifeline is not None:
             asyncio.get_running_loop().add_reader(lifeline, server.stop)
         log.info("serving QRMI's clients at %s", config.http.reachable)
@@ -72,6 +75,9 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
 
 
 def _listen(config: Config) -> socket.socket:
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        # Of systemd: it keeps those who come while an edge is started again (sd_listen_fds(3)).
+        return socket.socket(fileno=_FIRST_GIVEN)
     host, port = config.http.address
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -115,8 +121,14 @@ def _settings(config: Config, application: Any) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, settings: uvicorn.Config, link: Link) -> None:
+        super().__init__(settings)
+        self._link = link
+
     def stop(self) -> None:
         self.should_exit = True
+        # The broker beside us may have ended already.
+        asyncio.get_running_loop().call_later(_GOODBYE, self._link.give_up)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Uvicorn raises the signal again once all is closed; ending is no failure of ours.
