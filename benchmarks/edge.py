@@ -73,10 +73,8 @@ class Edge:
         else:
             self.site.start_broker()
             self.site.start_worker()
-            children = f"/proc/{self.site.broker.pid}/task/{self.site.broker.pid}/children"
             log = self.site.broker
             self.process = None
-            self._children = Path(children)
         wait_until(lambda: "serving QRMI's clients" in self.site.log_of(log), "the edge serves")
 
     def ask(self, what: str, *, clients: int = 1, count: int) -> dict[str, Any]:
@@ -86,6 +84,8 @@ class Edge:
             "count": count,
             "url": self.site.config.http.reachable,
             "session": SESSION,
+            # The session of the tasks is to stay.
+            "job": "2" if what == "sessions" else "1",
             "sequence": SEQUENCE,
         }
         inside = (
@@ -107,7 +107,8 @@ class Edge:
         if self.process is not None:
             pids = [self.process.pid]
         else:
-            pids = [int(pid) for pid in self._children.read_text(encoding="ascii").split()]
+            threads = Path(f"/proc/{self.site.broker.pid}/task").glob("*/children")
+            pids = [int(pid) for thread in threads for pid in thread.read_text(encoding="ascii").split()]
         status = "".join(Path(f"/proc/{pid}/status").read_text(encoding="ascii") for pid in pids)
         return max(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 

@@ -6,10 +6,10 @@ python qrmi_client.py {"what": "tasks", "clients": 16, "count": 100, "url": ...,
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ def main() -> None:
     os.environ.update(
         {
             "QRMI_JOB_UID": str(os.getuid()),
-            "QRMI_JOB_ID": "1",
+            "QRMI_JOB_ID": wanted["job"],
             f"{QPU}_QRMI_WARDEN_URL": wanted["url"],
             f"{QPU}_QRMI_JOB_ACQUISITION_TOKEN": wanted["session"],
         }
@@ -63,12 +63,10 @@ def tasks(wanted: dict[str, Any]) -> dict[str, Any]:
             assert qpu.task_result(number).value
             trips.append(time.perf_counter() - begun)
 
-    clients = [threading.Thread(target=work) for _ in range(wanted["clients"])]
-    begun = time.perf_counter()
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
+    with concurrent.futures.ThreadPoolExecutor(wanted["clients"]) as crowd:
+        begun = time.perf_counter()
+        for client in [crowd.submit(work) for _ in range(wanted["clients"])]:
+            client.result()
     return {"submissions": submissions, "trips": trips, "rate": len(trips) / (time.perf_counter() - begun)}
 
 

@@ -37,7 +37,7 @@ def test_the_next_pair_becomes_the_broker_s(tmp_path: Path) -> None:
 def test_keys_that_root_makes_belong_to_whose_the_folder_is(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
     made = [*keyring.make_keys(tmp_path), *keyring.make_next(tmp_path)]
-    assert len(made) == 6
+    assert len(made) == 8
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(NOBODY, NOBODY)}
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from warden.qrmi_http.link import Link
 
 # A client that asks again and again is answered when something happens, or so much later.
-_POLL = 20_000
+_POLL = 100_000
 _PAGE = 1000
 
 STATUSES = {
