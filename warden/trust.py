@@ -7,6 +7,7 @@ broker can use. Workers are known by key pairs of their own, whose public halves
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import ipaddress
 import re
@@ -81,11 +82,17 @@ def verify_bearer(credential: str, access: AccessSection) -> Bearing:
     Raises:
         UnauthenticatedError: It proves nothing, was made for something else, or on a host that is not trusted so far.
     """
+    # Munged bears white space and a tail, so that one credential could be written in many ways.
+    found = re.fullmatch(r"MUNGE:([A-Za-z0-9+/]+={0,2}):", credential, re.ASCII)
+    try:
+        told = base64.b64decode(found[1] if found else "?", validate=True)
+    except ValueError:
+        raise UnauthenticatedError("this is no MUNGE credential") from None
     proven = munge.decode(credential, access.munge_socket)
     if proven.payload:
         raise UnauthenticatedError("this credential was made for something else than a request")
     check_host(proven.uid, proven.host, access)
-    return Bearing(proven.uid, proven.host, hashlib.sha256(credential.encode()).digest()[:_PROOF])
+    return Bearing(proven.uid, proven.host, hashlib.sha256(told).digest()[:_PROOF])
 
 
 class Proofs:

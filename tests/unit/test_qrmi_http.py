@@ -408,6 +408,8 @@ def test_tls(tmp_path: Path) -> None:
     [
         ({"certificate": "/nowhere", "private_key": "/nowhere"}, "cannot read /nowhere"),
         ({"certificate": "/etc/hostname", "private_key": "/etc/hostname"}, "cannot use http.certificate"),
+        ({"endpoint": "127.0.0.1:77"}, "is no address of a broker"),
+        ({"endpoint": "tcp://127.0.0.1:port"}, "is no address of a broker"),
     ],
 )
 def test_an_edge_that_cannot_serve_says_why_in_one_line(http: dict[str, str], words: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import zmq
 
 from warden import keyring, wire
-from warden.model import UnavailableError
+from warden.model import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
     from warden.config import Config
@@ -30,16 +30,22 @@ class Link:
     """For one event loop."""
 
     def __init__(self, config: Config) -> None:
-        """Read the keys.
+        """Read the keys; nothing is sent yet.
 
         Raises:
-            ConfigurationError: They are missing or none.
+            ConfigurationError: They are missing or none, or the broker's address is none.
         """
         self._pair = keyring.key_pair(config.broker.keys / f"{keyring.EDGE}.key_secret")
         # More than one while the broker's key is being changed.
         self._keys = itertools.cycle(keyring.broker_keys(config.broker_key))
         self._endpoint = config.edge_endpoint
         self._context = zmq.Context()
+        try:
+            with self._context.socket(zmq.DEALER) as probe:
+                probe.connect(self._endpoint)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise ConfigurationError(f"{self._endpoint!r} is no address of a broker: {error.strerror}") from None
         self._socket: zmq.Socket[bytes] | None = None
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
