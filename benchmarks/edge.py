@@ -72,7 +72,7 @@ class Edge:
             log = self.process
         else:
             self.site.start_broker()
-            self.site.start_worker()
+            self.site.start_worker(at_once=True)
             log = self.site.broker
             self.process = None
         wait_until(lambda: "serving QRMI's clients" in self.site.log_of(log), "the edge serves")

@@ -309,7 +309,7 @@ def measure(tasks: int, rounds: int) -> list[Row]:
                 bench.stop()
         for bench in benches:
             bench.start()
-            bench.site.start_worker()
+            bench.site.start_worker(at_once=True)
             bench.connect()
         round_trips(benches, rounds)
         rows = [

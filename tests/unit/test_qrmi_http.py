@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -225,6 +226,7 @@ def test_accessible_tells_the_state_its_reason_and_its_end(site: Site) -> None:
         # Tasks are taken, and no job is begun.
         assert (told["is_accessible"], told["qpu_slots_available"]) == (True, 0)
         assert re.fullmatch(r"calibrating until \S+Z: lasers", told["message"])
+        assert qpu.post("/accessible", json={"is_accessible": True}).json() == told
         operator.cancel_window(window.id)
         drained = qpu.post("/accessible", json={"is_accessible": False, "message": "new laser"}).json()
         assert (drained["is_accessible"], drained["message"]) == (False, "maintenance: new laser")
@@ -358,6 +360,18 @@ def test_a_broker_that_is_started_again_is_waited_for(site: Site) -> None:
         assert qpu.get(f"/jobs/{number}").json()["status"] == "DONE"
         assert qpu.post("/jobs", json=TASK, headers=HEADER).json()["id"] == number + 1
         assert time.monotonic() - begun < 25
+
+
+def test_many_requests_find_a_broker_whose_key_has_changed(site: Site) -> None:
+    port = free_port()
+    site.warden("keys", "--next", check=True)
+    site.start_edge(port)
+    site.warden("keys", "--switch", check=True)
+    site.kill(site.broker)
+    site.start_broker()
+    with site.http(port, anonymous=True) as client, ThreadPoolExecutor(16) as crowd:
+        answers = crowd.map(lambda _: client.get("/accessible").status_code, range(16))
+        assert set(answers) == {200}
 
 
 def test_the_edge_is_started_again_and_ends_with_its_broker(site: Site) -> None:

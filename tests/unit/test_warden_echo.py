@@ -69,10 +69,11 @@ def test_an_echo_loads_nothing_heavy() -> None:
     assert not {"pulser", "numpy", "scipy", "qutip", "torch"} & set(loaded)
 
 
-def test_a_site_with_an_echo_for_a_qpu(site: Site) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_site_with_an_echo_for_a_qpu(site: Site, at_once: bool) -> None:
     site.configure(qpu={"emulator": "echo", "overhead": 0.01})
     site.start_broker()
-    site.start_worker()
+    site.start_worker(at_once=at_once)
     with site.resource() as resource:
         task = resource.task_start(AFM, 20)
         assert resource.wait(task, 30) == {"0000": 20}

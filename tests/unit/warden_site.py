@@ -34,6 +34,7 @@ SEQUENCES = Path(__file__).parent.parent / "samples" / "sequences"
 AFM = (SEQUENCES / "afm_square.json").read_text(encoding="utf-8")
 NOBODY = 65534
 WARDEN = str(Path(sys.executable).with_name("warden"))
+FORKING = "from warden.qpu import process; process._INSTANT = set(); from warden.cli import main; main()"
 # The session that each site has from the beginning, of the user who runs the tests.
 SESSION = "the-session"
 # Nothing here takes so long; a test that waits for it has found something.
@@ -156,8 +157,10 @@ class Site:
         wait_until(lambda: "serving QRMI's clients" in self.log_of(edge), "the edge serves")
         return edge
 
-    def start_worker(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
-        self.worker = self.start([WARDEN, "worker", "--config", str(self.file)])
+    def start_worker(self, *, wait: bool = True, at_once: bool = False) -> subprocess.Popen[bytes]:
+        """`at_once`: an echo's runs have no processes; here they have them, so that these can be killed as others'."""
+        command = [WARDEN] if at_once else [sys.executable, "-c", FORKING]
+        self.worker = self.start([*command, "worker", "--config", str(self.file)])
         if wait:
             self.wait_for(State.READY)
         return self.worker

@@ -73,17 +73,21 @@ class Link:
         loop = asyncio.get_running_loop()
         end = loop.time() + _LIMIT + patience
         while (left := end - loop.time()) > 0:
-            sent = loop.time()
+            connection, sent = self._connected(), loop.time()
             with contextlib.suppress(TimeoutError):
-                return wire.convert(await self._exchange(body, bearer, min(left, _AGAIN + patience)), kind)
-            if self._heard < sent:
+                answer = await self._exchange(connection, body, bearer, min(left, _AGAIN + patience))
+                return wire.convert(answer, kind)
+            # Another request may have made a new one already.
+            if self._socket is connection and self._heard < sent:
                 self._disconnect()
             if bearer is not None:
                 bearer = msgspec.structs.replace(bearer, again=True)
         raise UnavailableError("Warden's broker does not answer: try again later")
 
-    async def _exchange(self, body: wire.Message, bearer: wire.Bearer | None, limit: float) -> Any:
-        connection, number = self._connected(), next(self._numbers)
+    async def _exchange(
+        self, connection: zmq.Socket[bytes], body: wire.Message, bearer: wire.Bearer | None, limit: float
+    ) -> Any:
+        number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             # A queue that is full is a broker that is away.

@@ -179,9 +179,9 @@ def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C90
             try:
                 return _accessible(await link.ask(wire.Resume(), Availability, whose))
             except ConflictError:
-                # It is not drained: that is what was wanted, if it is ready.
+                # It is not drained: that is what was wanted.
                 now = await link.ask(wire.GetAvailability(), Availability)
-                if now.state is not State.READY:
+                if not now.accessible:
                     raise
                 return _accessible(now)
         reason = wanted.message or "maintenance"
