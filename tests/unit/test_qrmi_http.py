@@ -364,8 +364,8 @@ def test_a_broker_that_is_started_again_is_waited_for(site: Site) -> None:
 
 def test_many_requests_find_a_broker_whose_key_has_changed(site: Site) -> None:
     port = free_port()
-    site.warden("keys", "--next", check=True)
     site.start_edge(port)
+    site.warden("keys", "--next", check=True)
     site.warden("keys", "--switch", check=True)
     site.kill(site.broker)
     site.start_broker()

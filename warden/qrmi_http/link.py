@@ -36,8 +36,9 @@ class Link:
             ConfigurationError: They are missing or none, or the broker's address is none.
         """
         self._pair = keyring.key_pair(config.broker.keys / f"{keyring.EDGE}.key_secret")
-        # More than one while the broker's key is being changed.
-        self._keys = itertools.cycle(keyring.broker_keys(config.broker_key))
+        self._broker_key = config.broker_key
+        self._keys = keyring.broker_keys(self._broker_key)
+        self._attempts = 0
         self._endpoint = config.edge_endpoint
         self._context = zmq.Context()
         try:
@@ -121,7 +122,7 @@ class Link:
         if self._socket is None:
             connection = self._context.socket(zmq.DEALER)
             connection.curve_publickey, connection.curve_secretkey = self._pair
-            connection.curve_serverkey = next(self._keys)
+            connection.curve_serverkey = self._next_key()
             connection.linger = 0
             connection.sndhwm = connection.rcvhwm = _AHEAD
             connection.reconnect_ivl_max = 1_000
@@ -129,6 +130,13 @@ class Link:
             self._socket = connection
             asyncio.get_running_loop().add_reader(connection.fileno(), self._listen)
         return self._socket
+
+    def _next_key(self) -> bytes:
+        """The broker's, as it is now; of two, while it is being changed, one after the other."""
+        with contextlib.suppress(ConfigurationError):
+            self._keys = keyring.broker_keys(self._broker_key)
+        self._attempts += 1
+        return self._keys[(self._attempts - 1) % len(self._keys)]
 
     def _disconnect(self) -> None:
         if self._socket is not None:
