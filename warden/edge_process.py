@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from warden.model import ConfigurationError
@@ -60,12 +61,19 @@ def beside(config: Path) -> Iterator[None]:
 
 
 def _keep_running(command: list[str], lifeline: int, ending: threading.Event) -> None:
-    pause, longest = _PAUSES
+    shortest, longest = _PAUSES
+    pause = shortest
     while not ending.is_set():
-        # A list that is made here.
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(lifeline,)) as edge:  # noqa: S603
-            status = edge.wait()
+        begun = time.monotonic()
+        try:
+            # A list that is made here.
+            with subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(lifeline,)) as edge:  # noqa: S603
+                why = f"has ended with status {edge.wait()}"
+        except OSError as error:
+            why = f"cannot be started: {error.strerror}"
+        if time.monotonic() - begun > longest:
+            pause = shortest
         if not ending.is_set():
-            log.error("the HTTP edge has ended with status %d: it is started again in %g s", status, pause)
+            log.error("the HTTP edge %s; it is started again in %g s", why, pause)
             ending.wait(pause)
             pause = min(2 * pause, longest)

@@ -386,7 +386,7 @@ def test_the_edge_is_started_again_and_ends_with_its_broker(site: Site) -> None:
         wait_until(lambda: edges() not in ([], [first]), "another edge")
         wait_until(lambda: site.log_of(site.broker).count("serving QRMI's clients") == 2, "it serves")
         assert client.get("/accessible").status_code == 200
-        assert "the HTTP edge has ended with status -9" in site.log_of(site.broker)
+        assert "the HTTP edge has ended with status -9; it is started again in 1 s" in site.log_of(site.broker)
         site.kill(site.broker)
         wait_until(lambda: refused(client), "the edge has ended")
 
