@@ -211,9 +211,9 @@ class HttpSection(Section, frozen=True, kw_only=True):
 
     @property
     def reachable(self) -> str:
-        """Its URL; empty where there is none."""
+        """Its URL, to which QRMI's clients add "/jobs" and the like; empty where there is none."""
         scheme = "http" if self.certificate is None else "https"
-        return self.url or (f"{scheme}://{self.listen}" if self.listen else "")
+        return self.url.rstrip("/") or (f"{scheme}://{self.listen}" if self.listen else "")
 
 
 _Users = tuple[str | int, ...]

@@ -37,6 +37,13 @@ def test_a_calendar_comes_from_the_rules(path: Path) -> None:
     assert (rule.kind, rule.reason) == (State.MAINTENANCE, "helium")
 
 
+@pytest.mark.parametrize("url", ["http://gateway:80/qpu", "http://gateway:80/qpu/"])
+def test_paths_can_follow_the_url_of_the_edge(path: Path, url: str) -> None:
+    assert load(path, f"[http]\nlisten = '0.0.0.0:7680'\nurl = '{url}'\n").http.reachable == "http://gateway:80/qpu"
+    assert load(path, "[http]\nlisten = 'localhost:7680'\n").http.reachable == "http://localhost:7680"
+    assert load(path, "").http.reachable == ""
+
+
 def test_sections_of_others_are_left_to_them(path: Path) -> None:
     load(path, "[gridengine]\nanything = 1\n")
 

@@ -155,7 +155,12 @@ JobId = Annotated[int, Path(description="of a task")]
 def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C901 - the table of all routes
     """The application; `name`: of the QPU, `largest`: bytes of a sequence at most."""
     app = FastAPIOffline(
-        title="Warden", summary=f"The QPU {name}, for QRMI's pasqal-local clients.", redoc_url=None, static_url=_ASSETS
+        title="Warden",
+        summary=f"The QPU {name}, for QRMI's pasqal-local clients.",
+        redoc_url=None,
+        static_url=_ASSETS,
+        # Whoever is sent to another address shows the same credential there, and it works only once.
+        redirect_slashes=False,
     )
     app.add_exception_handler(WardenError, _refused)
     app.add_exception_handler(400, _unreadable)
