@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-# What `Grid` and the cluster need lies there; nothing of the kit is imported.
+# At the end: what `Grid`, the cluster and `Site` need lies there, and the kit comes from the wheel that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
 
 from grid import Grid
 
