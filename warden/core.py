@@ -23,6 +23,7 @@ from warden.events import (
     Answer,
     Archive,
     Asked,
+    Door,
     Effect,
     Enrolled,
     Event,
@@ -155,6 +156,9 @@ class Core:
                 body = asked.body
                 job = {"job": body.job, "uid": body.uid} if isinstance(body, wire.Acquire) else {}
                 self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(type(body)), **job, why=error.text)
+            if isinstance(error, ForeignSessionError) and asked.door is not Door.EDGES:
+                # That somebody has such a session is nobody else's business, but for QRMI's contract.
+                error = UnknownSessionError(error.text)
             self._ledger.add(Refuse(asked, error))
 
     def _answer(self, asked: Asked, now: Micros) -> None:  # noqa: C901, PLR0912 - the table of all requests

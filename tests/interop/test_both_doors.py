@@ -197,8 +197,11 @@ def test_session_that_nobody_has_opens_nothing(alice: Visitor, token: str) -> No
     assert alice.ask("release", token) == Refused("not_found")
 
 
-def test_session_of_somebody_else_opens_nothing(alice: Visitor, bob: Visitor, session: str) -> None:
-    assert bob.ask("start", session, AFM, SHORT) == Refused("foreign_session")
+def test_session_of_somebody_else_opens_nothing_and_the_contract_alone_says_whose_it_is(
+    alice: Visitor, bob: Visitor, session: str
+) -> None:
+    kind = by_door(bob, warden="unknown_session", qrmi="foreign_session")
+    assert bob.ask("start", session, AFM, SHORT) == Refused(kind)
     assert bob.ask("release", session) == Refused("not_found")
     assert alice.ask("start", session, AFM, SHORT).__class__ is Done
 

@@ -208,7 +208,7 @@ def test_another_user_finds_and_changes_nothing(standing_site: Site, qpu: Quantu
     )
     assert answers == [
         *["not_found"] * 3,
-        "foreign_session",
+        "unknown_session",
         *["restricted"] * 6,
         *["forbidden"] * 2,
         "[]",
