@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import traps
 from grid import MASTER, WAITS, Grid
-from traps import BOB, ROOT, Traps
+from traps import BOB, ROOT, Listener, Traps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,14 @@ def end_of(grid: Grid, laid: Traps, job: str) -> dict[str, str]:
     return grid.finish(job)
 
 
-def test_traps_spring_where_somebody_is_careless(grid: Grid, laid: Traps) -> None:
+@pytest.fixture
+def listener(grid: Grid) -> Iterator[Listener]:
+    found = Listener(grid, "node1")
+    yield found
+    found.close()
+
+
+def test_traps_spring_where_somebody_is_careless(grid: Grid, laid: Traps, listener: Listener) -> None:
     """Without this, the tests below could not fail."""
     forged = [f"{name}={value}" for name, value in traps.VARIABLES.items()]
     done = grid.lab.run(
@@ -52,15 +59,17 @@ def test_traps_spring_where_somebody_is_careless(grid: Grid, laid: Traps) -> Non
         job = grid.submit("exit 3\n", *PLAIN, "-v", traps.FORGED, user="bob")
         assert grid.finish(job)["exit_status"] == "3"
     assert laid.sprung(ROOT) >= traps.ALL - traps.KEPT_AWAY
+    assert listener.heard() == [BOB, ROOT, BOB]
 
 
-def test_environment_of_a_job_leads_no_hook_astray(grid: Grid, laid: Traps) -> None:
+def test_environment_of_a_job_leads_no_hook_astray(grid: Grid, laid: Traps, listener: Listener) -> None:
     laid.lay()
     job = grid.submit("/usr/bin/env; exit 3\n", *PLAIN, *QPU, "-v", traps.FORGED, user="bob")
     other = grid.submit("exit 3\n", *PLAIN, "-v", traps.FORGED, user="bob")
     assert end_of(grid, laid, job)["exit_status"] == "3"
     assert end_of(grid, laid, other)["exit_status"] == "3"
     assert laid.of_root() == []
+    assert listener.heard() == [BOB]
     # ld.so complains once for each program that it starts: the job's shell and its env, and none of ours.
     assert grid.output(job, "bob").count("from LD_PRELOAD cannot be preloaded") == 2
 
@@ -70,7 +79,8 @@ def test_environment_of_a_job_leads_no_hook_astray(grid: Grid, laid: Traps) -> N
     assert session["end_reason"] == "released"
     assert found["WARDEN_SESSION"] == found["fresnel_QRMI_JOB_ACQUISITION_TOKEN"] == session["id"]
     assert (found["QRMI_JOB_ID"], found["QRMI_JOB_UID"]) == (job, str(BOB))
-    assert (found["QRMI_JOB_QPU_RESOURCES"], found["WARDEN_ENDPOINT"]) == ("fresnel", "tcp://master:7610")
+    assert (found["QRMI_JOB_QPU_RESOURCES"], found["QRMI_JOB_QPU_TYPES"]) == ("fresnel", "pasqal-local")
+    assert (found["fresnel_QRMI_WARDEN_URL"], found["WARDEN_ENDPOINT"]) == ("http://master:7680", "tcp://master:7610")
     assert other not in [session["job"] for session in grid.sessions(ended=True)]
 
 

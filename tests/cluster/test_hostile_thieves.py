@@ -69,16 +69,67 @@ for name, attempt in tries.items():
         said[name] = error.code
 print(json.dumps(said))
 """
-REFUSALS = ("forbidden", "restricted", "foreign_session", "unknown_session", "not_found")
+
+# The same over HTTP, with a credential of his own for each request; without one the edge would not read them.
+HTTP_THIEF = """
+import json, subprocess, sys
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+session, job, *tasks = sys.argv[1:]
+sequence = Path("/home/alice/afm_ring.json").read_text()
+def ask(method, path, body=None):
+    shown = subprocess.run(["munge", "-n"], capture_output=True, check=True, text=True).stdout.strip()
+    headers = {"X-Munge-Cred": shown, "X-Warden-Session": session, "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    return json.load(urlopen(Request("http://master:7680" + path, data, headers, method=method), timeout=20))
+def acquire(uid, number=job):
+    return ask("POST", "/sessions", {"user_id": str(uid), "slurm_job_id": number})["id"]
+tries = {
+    "start a task": lambda: ask("POST", "/jobs", {"sequence": sequence, "shots": 1})["id"],
+    "find the session": lambda: acquire(2001),
+    "find it as bob": lambda: acquire(2002),
+    "find it as root": lambda: acquire(0),
+    "make one": lambda: acquire(2002, "999999"),
+    "list tasks": lambda: [one["id"] for one in ask("GET", "/jobs") if str(one["id"]) in tasks],
+    "drain": lambda: ask("POST", "/accessible", {"is_accessible": False}),
+    "resume": lambda: ask("POST", "/accessible", {"is_accessible": True}),
+}
+for n, task in enumerate(tasks):
+    tries |= {
+        f"task {n}": lambda task=task: ask("GET", f"/jobs/{task}"),
+        f"log {n}": lambda task=task: ask("GET", f"/jobs/{task}/logs"),
+        f"stop {n}": lambda task=task: ask("POST", f"/jobs/{task}/cancel"),
+    }
+tries["release it"] = lambda: ask("DELETE", f"/sessions/{session}")["id"]
+said = {}
+for name, attempt in tries.items():
+    try:
+        said[name] = attempt()
+    except HTTPError as error:
+        said[name] = json.load(error)["detail"]
+print(json.dumps(said))
+"""
+THIEVES = {"our client": THIEF, "HTTP": HTTP_THIEF}
+REFUSALS = (
+    *("forbidden", "restricted", "unknown_session", "not_found"),
+    *("Endpoint restricted to root user.", "Session belongs to another user.", "Invalid session."),
+    *("Job not found", "Session not found"),
+)
 # What the owner does not get either.
 ROOTS_ALONE = {
-    "find it as bob",
-    "find it as root",
-    "make one",
-    "renew it",
-    "list everybody's tasks",
-    "list everybody's sessions",
+    "our client": {
+        "find it as bob",
+        "find it as root",
+        "make one",
+        "renew it",
+        "list everybody's tasks",
+        "list everybody's sessions",
+    },
+    "HTTP": {"find it as bob", "find it as root", "make one", "drain", "resume"},
 }
+# QRMI's contract has it that whoever sends another user's token is told that it is another user's.
+LEARNED = {"our client": set(), "HTTP": {"start a task"}}
 
 # Her credential, made by the munge command on a node; her connection's keys too, for the proof that it is a good one.
 MADE = """
@@ -114,6 +165,25 @@ print(json.dumps(said))
 """
 
 
+# Asks for her task, and for one more in her session, with each of the credentials.
+SHOW = """
+import json, sys
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+task, session, *credentials = sys.argv[1:]
+sequence = Path("/home/alice/afm_ring.json").read_text()
+def status(path, credential, body=None):
+    headers = {"X-Munge-Cred": credential.strip(), "X-Warden-Session": session, "Content-Type": "application/json"}
+    try:
+        return urlopen(Request("http://master:7680" + path, body, headers), timeout=20).status
+    except HTTPError as error:
+        return error.status
+start = json.dumps({"sequence": sequence, "shots": 1}).encode()
+print(json.dumps([[status(f"/jobs/{task}", one), status("/jobs", one, start)] for one in credentials]))
+"""
+
+
 class Loot(NamedTuple):
     """All that bob knows of alice's job."""
 
@@ -136,19 +206,20 @@ def python(grid: Grid, program: str, *arguments: str, user: str) -> Any:
     return json.loads(grid.lab.run("node1", ["qpu-python", "-c", program, *arguments], user=user).stdout)
 
 
-def thief(grid: Grid, loot: Loot, user: str = "bob") -> dict[str, Any]:
+def thief(grid: Grid, loot: Loot, way: str, user: str = "bob") -> dict[str, Any]:
     """What each attempt gave that was not refused."""
-    return {name: given for name, given in _tried(grid, loot, user).items() if given not in (*REFUSALS, [])}
+    return {name: given for name, given in _tried(grid, loot, way, user).items() if given not in (*REFUSALS, [])}
 
 
-def learns_nothing(grid: Grid, loot: Loot) -> bool:
-    """Whether bob is told the same about things that there never were."""
+def learned(grid: Grid, loot: Loot, way: str) -> set[str]:
+    """The attempts of which bob is told something else than about things that there never were."""
     invented = Loot("777777", "11111111-2222-4333-8444-555555555555", ("7777777", "7777778"))
-    return _tried(grid, loot, "bob") == _tried(grid, invented, "bob")
+    told, otherwise = _tried(grid, loot, way, "bob"), _tried(grid, invented, way, "bob")
+    return {name for name in told if told[name] != otherwise[name]}
 
 
-def _tried(grid: Grid, loot: Loot, user: str) -> dict[str, Any]:
-    found: dict[str, Any] = python(grid, THIEF, loot.session, loot.job, *loot.tasks, user=user)
+def _tried(grid: Grid, loot: Loot, way: str, user: str) -> dict[str, Any]:
+    found: dict[str, Any] = python(grid, THIEVES[way], loot.session, loot.job, *loot.tasks, user=user)
     return found
 
 
@@ -179,20 +250,22 @@ def over(grid: Grid, running: Loot) -> Loot:
     return running
 
 
-def test_of_a_running_job_nobody_else_gets_anything(grid: Grid, running: Loot) -> None:
-    assert thief(grid, running) == {}
-    assert learns_nothing(grid, running)
+@pytest.mark.parametrize("way", THIEVES)
+def test_of_a_running_job_nobody_else_gets_anything(grid: Grid, running: Loot, way: str) -> None:
+    assert thief(grid, running, way) == {}
+    assert learned(grid, running, way) == LEARNED[way]
     assert statuses(grid, running) == ["running", "completed"]
     assert [session["id"] for session in grid.sessions()] == [running.session]
     # She herself gets all of it, by the same means.
-    got = _tried(grid, running, "alice")
-    assert {name for name, given in got.items() if given in (*REFUSALS, [])} == ROOTS_ALONE
+    got = _tried(grid, running, way, "alice")
+    assert {name for name, given in got.items() if given in (*REFUSALS, [])} == ROOTS_ALONE[way]
     assert grid.sessions() == []
 
 
 def test_of_a_job_that_is_over_nobody_else_gets_anything(grid: Grid, over: Loot) -> None:
-    assert thief(grid, over) == {}
-    assert learns_nothing(grid, over)
+    for way in THIEVES:
+        assert thief(grid, over, way) == {}
+        assert learned(grid, over, way) == LEARNED[way]
     assert statuses(grid, over) == ["cancelled", "completed"]
 
 
@@ -215,6 +288,23 @@ def test_credential_that_was_made_for_another_connection_proves_nothing(grid: Gr
     assert python(grid, REPLAY, task, credentials[1], user="bob") == nobody
 
 
+def test_credential_for_http_is_good_once_and_for_nothing_else(grid: Grid, running: Loot) -> None:
+    """One that nobody has shown yet is its bearer's: the first one to show it is her, so says QRMI's contract.
+
+    That is why HTTP without TLS belongs on loopback (docs/operator.md).
+    """
+    made = [grid.lab.run("node1", ["munge", "-n"], user="alice").stdout for _ in range(2)]
+    _, _, bound, _ = python(grid, MADE, user="alice")
+    task, loot = running.tasks[0], (running.tasks[0], running.session)
+    # The second request of each pair is with a credential that the first one has used; and is no request of hers.
+    assert python(grid, SHOW, *loot, made[0], user="alice") == [[200, 401]]
+    assert python(grid, SHOW, *loot, made[0], bound, user="bob") == [[401, 401]] * 2
+    # Nor does it open our own door, to which a credential has to be made for one connection.
+    assert python(grid, REPLAY, task, made[1], user="bob") == ["unauthenticated"] * 3
+    assert statuses(grid, running) == ["running", "completed"]
+    assert {str(one["id"]) for one in grid.tasks() if one["session"] == running.session} == set(running.tasks)
+
+
 def test_of_a_job_whose_number_came_again_its_new_owner_gets_nothing(grid: Grid, over: Loot) -> None:
     count_on_after(grid, int(over.job) - 1)
     job = grid.submit(WAITS, *QPU, user="bob")
@@ -223,10 +313,13 @@ def test_of_a_job_whose_number_came_again_its_new_owner_gets_nothing(grid: Grid,
     [session] = grid.sessions()
     assert (session["uid"], session["job"]) == (BOB, job)
     # What he finds under the number is his own.
-    assert thief(grid, over) == {"find it as bob": session["id"], "acquire it through QRMI": session["id"]}
+    found = dict.fromkeys(("find it as bob", "acquire it through QRMI"), session["id"])
+    assert thief(grid, over, "our client") == found
+    assert thief(grid, over, "HTTP") == {"find it as bob": session["id"]}
     assert statuses(grid, over) == ["cancelled", "completed"]
     # And she finds nothing of his, though the number was hers.
-    assert thief(grid, Loot(job, session["id"], ()), user="alice") == {}
+    for way in THIEVES:
+        assert thief(grid, Loot(job, session["id"], ()), way, "alice") == {}
     assert [one["id"] for one in grid.sessions()] == [session["id"]]
     grid.let_go(job, "bob")
     grid.until("the job to end", lambda: not grid.states())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 from grid import MASTER, Grid
@@ -30,6 +31,10 @@ OTHERS = ("PYTHONUSERBASE", "PYTHONHOME", "PYTHONSTARTUP", "BROWSER", "BASH_ENV"
 ALL = {*PROGRAMS, *MODULES, *PACKAGES, *FIFOS, *OTHERS}
 # These Grid Engine 8.1.9 keeps from hooks, or from jobs altogether.
 KEPT_AWAY = {"BASH_ENV", "ENV", "FUNCTION", "PS4", "LD_DEBUG"}
+
+# Where somebody listens who is not Warden.
+PORT = 7699
+URL = f"http://127.0.0.1:{PORT}"
 
 VARIABLES = {
     "PATH": f"{FOLDER}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -86,6 +91,12 @@ VARIABLES = {
     "QRMI_JOB_ID": "1",
     "QRMI_JOB_UID": "0",
     "QRMI_JOB_QPU_RESOURCES": "trap",
+    "QRMI_JOB_QPU_TYPES": "trap",
+    "fresnel_QRMI_WARDEN_URL": URL,
+    "fresnel_QRMI_URL": URL,
+    "fresnel_QRMI_JOB_ACQUISITION_TOKEN": "forged",
+    "http_proxy": URL,
+    "ALL_PROXY": URL,
     "WARDEN_ENDPOINT": "tcp://node2:1",
     "WARDEN_SESSION": "forged",
     "WARDEN_DEBUG": "1",
@@ -111,6 +122,7 @@ _CARELESS = """#!/bin/bash
 tz=$TZ openssl=$OPENSSL_CONF config=$WARDEN_CONFIG
 unset TZ OPENSSL_CONF WARDEN_CONFIG
 PROGRAMS
+/usr/bin/python3 -IS -c 'import sys; from urllib.request import urlopen; urlopen(sys.argv[1])' $fresnel_QRMI_WARDEN_URL
 cd FOLDER/cwd
 /usr/bin/python3 -c 'import IMPORTS; breakpoint()' </dev/null
 /usr/bin/python3 -i </dev/null
@@ -127,6 +139,44 @@ opened WARDEN_CONFIG "$config"
 wait
 exit 0
 """
+
+
+# Says who comes: the uid of each that connects.
+_LISTENER = """
+import socket
+with socket.create_server(("127.0.0.1", PORT)) as server:
+    print("listening", flush=True)
+    while True:
+        peer, (_, port) = server.accept()
+        ours, theirs = f":{PORT:04X}", f":{port:04X}"
+        with open("/proc/net/tcp") as table:
+            [uid] = [line.split()[7] for line in table if ours in line.split()[2] and theirs in line.split()[1]]
+        print(uid, flush=True)
+        peer.close()
+"""
+_CALL = "import socket; socket.create_connection(('127.0.0.1', PORT)).recv(1)"
+
+
+class Listener:
+    """Of bob's, at the forged URL."""
+
+    def __init__(self, grid: Grid, node: str) -> None:
+        self._grid, self._node = grid, node
+        command = ["/usr/bin/python3", "-c", f"PORT = {PORT}{_LISTENER}"]
+        self._process = grid.lab.popen(node, command, user=OWNER, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._said = self._process.stdout
+        assert self._said.readline() == "listening\n"
+
+    def heard(self) -> list[int]:
+        """Who has come; the last one is bob, now, to show that it listens."""
+        self._grid.lab.run(self._node, ["/usr/bin/python3", "-c", f"PORT = {PORT}; {_CALL}"], user=OWNER)
+        self._process.terminate()
+        return [int(line) for line in self._said]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 class Traps:
