@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -29,14 +30,22 @@ class Edge:
     """A guard around an application that tells what it was sent, as soon as `opened`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trust, "verify_bearer", lambda shown, _: trust.Bearing(int(shown), "192.0.2.1", b"p"))
+        self.munged_answers = threading.Event()
+        self.munged_answers.set()
+        monkeypatch.setattr(trust, "verify_bearer", self._verify)
         self.opened = asyncio.Event()
         self.opened.set()
         self.reached = 0
+        self.answer: bytes | None = None
+        self.parts: list[int] = []
         self.entered = asyncio.Semaphore(0)
         self._guard = guard.Guard(
             self._application, AccessSection(), is_open=lambda _, path: path == "/open", largest=LARGEST
         )
+
+    def _verify(self, shown: str, _: object) -> trust.Bearing:
+        assert self.munged_answers.wait(20)
+        return trust.Bearing(int(shown), "192.0.2.1", b"p")
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:
         del scope
@@ -45,7 +54,8 @@ class Edge:
         body = (await receive()).get("body", b"")
         await self.opened.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": str(len(body)).encode()})
+        answer = str(len(body)).encode() if self.answer is None else self.answer
+        await send({"type": "http.response.body", "body": answer})
 
     async def ask(
         self,
@@ -71,7 +81,9 @@ class Edge:
 
         scope = {"type": "http", "method": method, "path": path, "headers": headers, "client": ("192.0.2.1", 1)}
         await self._guard(scope, receive, send)
-        return answer[0]["status"], answer[1]["body"]
+        self.parts = [len(message["body"]) for message in answer[1:]]
+        assert [message.get("more_body", False) for message in answer[1:]] == [True] * (len(answer) - 2) + [False]
+        return answer[0]["status"], b"".join(message["body"] for message in answer[1:])
 
 
 async def sent(size: int, part: int = 65_536) -> AsyncIterator[bytes]:
@@ -151,6 +163,101 @@ def test_a_user_who_does_not_finish_a_large_body_keeps_nobody_waiting(
         assert {status for status, _ in await asyncio.gather(*stuck)} == {422}
 
     run(scenario)
+
+
+def test_a_user_has_one_large_body_at_a_time_however_they_come(run: Run) -> None:
+    async def scenario(edge: Edge) -> None:
+        begun, gates = asyncio.Queue[int](), [asyncio.Event() for _ in range(3)]
+
+        async def gated(number: int) -> AsyncIterator[bytes]:
+            await begun.put(number)
+            await gates[number].wait()
+            yield b" "
+
+        def ask(number: int) -> asyncio.Task[tuple[int, bytes]]:
+            return asyncio.create_task(edge.ask(ALICE, gated(number), length=LARGEST))
+
+        asked = [ask(0)]
+        assert await begun.get() == 0
+        asked.append(ask(1))
+        # Her small one is checked after it: the large one waits by now.
+        await edge.ask(ALICE, sent(10), length=10)
+        gates[0].set()
+        assert await begun.get() == 1
+        asked.append(ask(2))
+        await edge.ask(ALICE, sent(10), length=10)
+        assert begun.empty()
+        for gate in gates:
+            gate.set()
+        assert {status for status, _ in await asyncio.gather(*asked)} == {200}
+
+    run(scenario)
+
+
+def test_of_large_bodies_so_many_are_in_memory_until_they_are_answered(run: Run) -> None:
+    async def scenario(edge: Edge) -> None:
+        edge.opened.clear()
+        users = range(2001, 2007)
+        asked = [asyncio.create_task(edge.ask(user, sent(LARGEST), length=LARGEST)) for user in users]
+        for _ in range(4):
+            await edge.entered.acquire()
+        # Small ones pass them by.
+        small = asyncio.create_task(edge.ask(ALICE, sent(10), length=10))
+        await edge.entered.acquire()
+        assert edge.reached == 5
+        edge.opened.set()
+        assert {status for status, _ in await asyncio.gather(small, *asked)} == {200}
+
+    run(scenario)
+
+
+def test_a_munged_that_hangs_keeps_nobody_for_ever_and_hinders_no_open_route(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_CHECK_TIME", 0.2)
+
+    async def scenario(edge: Edge) -> None:
+        edge.munged_answers.clear()
+        try:
+            waiting = [asyncio.create_task(edge.ask(ALICE, method="GET")) for _ in range(20)]
+            await asyncio.sleep(0)
+            assert (await edge.ask(-1, path="/open", method="GET"))[0] == 200
+            answers = await asyncio.gather(*waiting)
+        finally:
+            edge.munged_answers.set()
+        assert {status for status, _ in answers} == {503}
+        assert b"munged" in answers[0][1]
+        assert (await edge.ask(ALICE, method="GET"))[0] == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [0, 65_536, 65_537, 300_000])
+def test_an_answer_is_sent_in_parts_so_that_it_is_not_done_before_it_is_read(run: Run, size: int) -> None:
+    async def scenario(edge: Edge) -> None:
+        edge.answer = os.urandom(size)
+        assert await edge.ask(ALICE, method="GET") == (200, edge.answer)
+        assert max(edge.parts) <= 65_536
+        assert len(edge.parts) == max(1, -(-size // 65_536))
+
+    run(scenario)
+
+
+def test_who_asks_for_too_much_at_once_is_in_the_audit_trail(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def scenario(edge: Edge) -> None:
+        edge.opened.clear()
+        waiting = [asyncio.create_task(edge.ask(ALICE, method="GET")) for _ in range(64)]
+        for _ in waiting:
+            await edge.entered.acquire()
+        assert (await edge.ask(ALICE, method="GET"))[0] == 429
+        edge.opened.set()
+        await asyncio.gather(*waiting)
+
+    run(scenario)
+    (told,) = [record.__dict__["facts"] for record in caplog.records if record.name == "warden.audit"]
+    assert (told["by"], told["what"]) == (ALICE, "GET /jobs")
 
 
 def test_what_is_open_needs_nobody(run: Run) -> None:
@@ -247,6 +354,53 @@ def is_cut(connection: socket.socket) -> bool:
     except ConnectionError:
         pass
     return True
+
+
+def test_those_who_keep_all_their_connections_busy_keep_nobody_away(address: tuple[str, int]) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(20):
+            slow = held.enter_context(socket.create_connection(address))
+            slow.sendall(b"GET /assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+        assert held.enter_context(contextlib.closing(httpx_client(address))).get("/").status_code == 200
+
+
+def httpx_client(address: tuple[str, int]) -> httpx.Client:
+    return httpx.Client(base_url=f"http://{address[0]}:{address[1]}", trust_env=False)
+
+
+def test_requests_ahead_of_their_answers_are_few(address: tuple[str, int]) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert everything(address, request * 10 + last).count(b"200 OK") == 11
+    assert everything(address, request * 5000 + last).count(b"200 OK") < 100
+    assert answered(address)
+
+
+def everything(address: tuple[str, int], sent: bytes) -> bytes:
+    """All that comes back until the edge ends the connection."""
+    found = b""
+    with socket.create_connection(address, timeout=10) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(sent)
+        while part := connection.recv(100_000):
+            found += part
+    return found
+
+
+@pytest.mark.parametrize("rest", [b"X: y\r\n", b"y" * 1000])
+def test_what_comes_after_a_body_has_an_end(address: tuple[str, int], rest: bytes) -> None:
+    with socket.create_connection(address) as endless, pytest.raises(ConnectionError):  # noqa: PT012 - as above
+        endless.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ")
+        for _ in range(20_000):
+            endless.sendall(rest)
+        pytest.fail("it is still open")
+
+
+def test_the_rest_of_what_is_answered_already_is_not_waited_for(address: tuple[str, int]) -> None:
+    with socket.create_connection(address) as half:
+        half.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n123")
+        half.settimeout(10)
+        assert half.recv(1000).startswith(b"HTTP/1.1 404")
+        assert is_closed(half)
 
 
 def test_an_answer_that_nobody_reads_ends_its_connection(address: tuple[str, int]) -> None:

@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import contextlib
 import json
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from warden import journal, trust
@@ -40,8 +41,10 @@ _AT_ONCE = 64
 _LARGE, _LARGE_AT_ONCE = 256 * 1024, 4
 # A body comes in that time.
 _UPLOAD = 30.0
-# Credentials that munged checks at once.
-_CHECKS = 4
+# Credentials that munged checks at once, and so long one waits for that: a munged that hangs keeps nobody for ever.
+_CHECKS, _CHECK_TIME = 4, 5.0
+# An answer is given to the connection in parts of this size, as its client reads it.
+_PART = 64 * 1024
 
 _STATUS: dict[type[WardenError], int] = {
     BadRequestError: 422,
@@ -76,7 +79,8 @@ class Guard:
         self._application, self._access, self._is_open, self._largest = application, access, is_open, largest
         self._threads = concurrent.futures.ThreadPoolExecutor(_CHECKS, "munge")
         self._busy: collections.Counter[int] = collections.Counter()
-        self._uploading: dict[int, asyncio.Lock] = {}
+        # Each lives as long as somebody has it or waits for it.
+        self._uploading: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
         self._room = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,8 +88,8 @@ class Guard:
             await self._application(scope, receive, send)
             return
         try:
-            async with self._admitted(scope) as uid:
-                await self._application(scope, await self._body(scope, receive, uid), send)
+            async with self._admitted(scope) as uid, self._body(scope, receive, uid) as body:
+                await self._application(scope, body, _in_parts(send))
         except WardenError as error:
             await refuse(send, 413 if isinstance(error, TooLargeError) else status_of(error), error.text)
 
@@ -95,8 +99,13 @@ class Guard:
             yield None
             return
         bearing = scope["bearing"] = await self._identify(scope)
+        # Whoever floods us is known by his name from now on, and his connections as his.
+        if known := scope.get("state", {}).get("known"):
+            known(bearing.uid)
         if self._busy[bearing.uid] >= _AT_ONCE:
-            raise LimitError(f"{_AT_ONCE} requests of yours are being answered already: wait for some")
+            why = f"{_AT_ONCE} requests of yours are being answered already: wait for some"
+            _note(scope, why, by=bearing.uid)
+            raise LimitError(why)
         self._busy[bearing.uid] += 1
         try:
             yield bearing.uid
@@ -108,30 +117,32 @@ class Guard:
     async def _identify(self, scope: Scope) -> trust.Bearing:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, trust.verify_bearer, _credential(scope), self._access)
+            async with asyncio.timeout(_CHECK_TIME):
+                return await loop.run_in_executor(self._threads, trust.verify_bearer, _credential(scope), self._access)
+        except TimeoutError:
+            raise UnavailableError(
+                f"munged has not checked your credential within {_CHECK_TIME:g} s: try again"
+            ) from None
         except UnauthenticatedError as error:
-            address = (scope.get("client") or ("unknown",))[0]
-            what = f"{scope['method']} {scope['path'][:100]}"
-            journal.write(journal.AUDIT, REFUSED, {"address": address, "what": what, "why": error.text})
+            _note(scope, error.text, address=(scope.get("client") or ("unknown",))[0])
             raise
 
-    async def _body(self, scope: Scope, receive: Receive, uid: int | None) -> Receive:
+    @contextlib.asynccontextmanager
+    async def _body(self, scope: Scope, receive: Receive, uid: int | None) -> AsyncIterator[Receive]:
         """The whole body, read here, where it is known who sends it and how much room he has."""
         if uid is None or scope["method"] in {"GET", "HEAD", "DELETE"}:
-            return receive
+            yield receive
+            return
         length = dict(scope["headers"]).get(b"content-length", b"")
         expected = int(length) if length.isdigit() else self._largest
         if expected > self._largest:
             raise self._too_large()
         if expected <= _LARGE:
-            return _given(await self._read(receive), receive)
-        lock = self._uploading.setdefault(uid, asyncio.Lock())
-        try:
-            async with lock, self._room:
-                return _given(await self._read(receive), receive)
-        finally:
-            if not lock.locked():
-                self._uploading.pop(uid, None)
+            yield _given(await self._read(receive), receive)
+            return
+        # Until it is answered: what is made of it for the broker is as large.
+        async with self._uploading.setdefault(uid, asyncio.Lock()), self._room:
+            yield _given(await self._read(receive), receive)
 
     async def _read(self, receive: Receive) -> bytes:
         body = bytearray()
@@ -159,6 +170,23 @@ def _credential(scope: Scope) -> str:
     if len(shown) != 1:
         raise UnauthenticatedError("show who you are: this needs one MUNGE credential, as X-Munge-Cred")
     return shown[0].decode("latin-1")
+
+
+def _note(scope: Scope, why: str, **who: object) -> None:
+    journal.write(journal.AUDIT, REFUSED, {**who, "what": f"{scope['method']} {scope['path'][:100]}", "why": why})
+
+
+def _in_parts(send: Send) -> Send:
+    """So that what its client does not read is not taken for sent, and his request stays one of his."""
+
+    async def part_by_part(message: MutableMapping[str, Any]) -> None:
+        body = memoryview(message.get("body", b""))
+        while len(body) > _PART:
+            await send({"type": "http.response.body", "body": bytes(body[:_PART]), "more_body": True})
+            body = body[_PART:]
+        await send({**message, "body": bytes(body)} if message["type"] == "http.response.body" else message)
+
+    return part_by_part
 
 
 def _given(body: bytes, rest: Receive) -> Receive:

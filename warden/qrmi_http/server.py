@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
+import functools
 import logging
 import os
 import resource
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from warden.model import ConfigurationError
+from warden import journal
+from warden.events import REFUSED
+from warden.model import BadRequestError, ConfigurationError
 from warden.qrmi_http import routes
 from warden.qrmi_http.guard import Guard
 from warden.qrmi_http.link import Link
@@ -25,11 +29,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("warden.edge")
 
-# Connections at once; of more, the one that has been idle for longest makes room.
+# Connections at once; of more, the oldest makes room of whoever has most.
 CONNECTIONS = 1000
-# The head of a request has at most so many bytes, and comes in that time.
+# The head of a request, and what else of it is no body, has at most so many bytes; a head comes in that time, as the
+# handshake of TLS does.
 _HEAD, _HEAD_TIME = 32 * 1024, 10.0
-# So long a client may leave an answer unread, and a connection without a request.
+# Requests that wait for the one before them on their connection. Who sends more does not mean them.
+_AHEAD = 16
+# So long a client may leave an answer unread, or keep back the rest of what is answered already; and a connection
+# without a request.
 _READ_TIME, _IDLE_TIME = 30.0, 60
 # Requests that are being answered have so long when the edge ends.
 _GOODBYE = 1.0
@@ -62,6 +70,10 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
             largest=_ESCAPED * largest + _AROUND,
         )
         server = _Server(_settings(config, guard), link)
+        if config.http.certificate is not None:
+            # Uvicorn has no setting for it.
+            loop: Any = asyncio.get_running_loop()
+            loop.create_server = functools.partial(loop.create_server, ssl_handshake_timeout=_HEAD_TIME)
         if lifeline is not None:
             asyncio.get_running_loop().add_reader(lifeline, server.stop)
         log.info("serving QRMI's clients at %s", config.http.reachable)
@@ -141,45 +153,75 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head: int | None = 0
-        """Bytes of a request whose head is not complete; None within a body."""
+        self._in_body = False
+        self._beside = 0
+        """Bytes since anything came of a body, or a request was complete."""
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self.idle_since = self.loop.time()
+        self.whose: dict[str, object] = {"address": self.client[0] if self.client else "unknown"}
+        """By user, once one of his requests has come with a credential."""
         self._expect("head", _HEAD_TIME)
         if len(self.connections) > CONNECTIONS:
-            others = (one for one in self.connections if isinstance(one, _Protocol) and one.idle)
-            min(others, key=lambda one: one.idle_since, default=self).transport.abort()
+            self._make_room()
 
-    @property
-    def idle(self) -> bool:
-        """Whether it can make room."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
+    def _make_room(self) -> None:
+        """Not only idle ones: who keeps all of his busy is to keep nobody else away."""
+        open_ones = [one for one in self.connections if isinstance(one, _Protocol) and not one.transport.is_closing()]
+        count = collections.Counter(str(one.whose) for one in open_ones)
+        ((most, _),) = count.most_common(1)
+        oldest = min((one for one in open_ones if str(one.whose) == most), key=lambda one: one.idle_since)
+        why = f"there are {CONNECTIONS} connections, most of them of the same"
+        journal.write(journal.AUDIT, REFUSED, {**oldest.whose, "what": "connection", "why": why})
+        oldest.transport.abort()
+
+    def known(self, uid: int) -> None:
+        """Whose connection it is."""
+        self.whose = {"by": uid}
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for what in ("head", "read"):
+        for what in list(self._alarms):
             self._expect(what, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head is not None:
-            self._head += len(data)
-            if "head" not in self._alarms:
-                self._expect("head", _HEAD_TIME)
+        self._beside += len(data)
+        if not self._in_body and "head" not in self._alarms:
+            self._expect("head", _HEAD_TIME)
         super().data_received(data)
-        if self._head is not None and self._head > _HEAD:
+        if self._beside > _HEAD:
             self.transport.abort()
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"]["known"] = self.known
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes after a body is nothing that we know.
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._head = None
+        self._in_body, self._beside = True, 0
         self._expect("head", None)
         super().on_headers_complete()
+        if len(self.pipeline) > _AHEAD:
+            self.transport.abort()
+            # Which ends what the parser makes of the rest.
+            raise BadRequestError("too many requests at once")
+
+    def on_body(self, body: bytes) -> None:
+        self._beside = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._head = 0
+        self._in_body, self._beside = False, 0
+        self._expect("rest", None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
+        if self._in_body:
+            self._expect("rest", _READ_TIME)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
