@@ -39,6 +39,8 @@ CREDENTIAL = b"x-munge-cred"
 _AT_ONCE = 64
 # A body above this is large: each user sends one at a time, and all together so many.
 _LARGE, _LARGE_AT_ONCE = 256 * 1024, 4
+# Whose answer was as large gets the next ones one at a time, for so long.
+_REMEMBERED = 60.0
 # A body comes in that time.
 _UPLOAD = 30.0
 # Credentials that munged checks at once, and so long one waits for that: a munged that hangs keeps nobody for ever.
@@ -79,8 +81,10 @@ class Guard:
         self._application, self._access, self._is_open, self._largest = application, access, is_open, largest
         self._threads = concurrent.futures.ThreadPoolExecutor(_CHECKS, "munge")
         self._busy: collections.Counter[int] = collections.Counter()
-        # Each lives as long as somebody has it or waits for it.
-        self._uploading: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
+        # Of users with something large; each lives as long as somebody has it or waits for it.
+        self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
+        # Users who had a large answer, and until when they get one answer at a time.
+        self._readers: dict[int, float] = {}
         self._room = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,8 +92,10 @@ class Guard:
             await self._application(scope, receive, send)
             return
         try:
-            async with self._admitted(scope) as uid, self._body(scope, receive, uid) as body:
-                await self._application(scope, body, _in_parts(send))
+            async with self._admitted(scope) as uid, self._in_turn(scope, uid) as is_large:
+                # The whole body is read here, where it is known who sends it and how much room he has.
+                whole = receive if is_large is None else _given(await self._read(receive), receive)
+                await self._application(scope, whole, self._in_parts(send, uid))
         except WardenError as error:
             await refuse(send, 413 if isinstance(error, TooLargeError) else status_of(error), error.text)
 
@@ -128,21 +134,43 @@ class Guard:
             raise
 
     @contextlib.asynccontextmanager
-    async def _body(self, scope: Scope, receive: Receive, uid: int | None) -> AsyncIterator[Receive]:
-        """The whole body, read here, where it is known who sends it and how much room he has."""
-        if uid is None or scope["method"] in {"GET", "HEAD", "DELETE"}:
-            yield receive
+    async def _in_turn(self, scope: Scope, uid: int | None) -> AsyncIterator[bool | None]:
+        """Whether the body is large, None if there is none to read; a user has one large thing in memory at a time."""
+        is_large = None if uid is None else self._is_large(scope)
+        if uid is None or not (is_large or self._reads_much(uid)):
+            yield is_large
             return
+        # Until it is answered: what is made of a body for the broker is as large.
+        async with self._locks.setdefault(uid, asyncio.Lock()), self._room if is_large else contextlib.nullcontext():
+            yield is_large
+
+    def _is_large(self, scope: Scope) -> bool | None:
+        if scope["method"] in {"GET", "HEAD", "DELETE"}:
+            return None
         length = dict(scope["headers"]).get(b"content-length", b"")
         expected = int(length) if length.isdigit() else self._largest
         if expected > self._largest:
             raise self._too_large()
-        if expected <= _LARGE:
-            yield _given(await self._read(receive), receive)
-            return
-        # Until it is answered: what is made of it for the broker is as large.
-        async with self._uploading.setdefault(uid, asyncio.Lock()), self._room:
-            yield _given(await self._read(receive), receive)
+        return expected > _LARGE
+
+    def _reads_much(self, uid: int) -> bool:
+        return self._readers.get(uid, 0.0) > asyncio.get_running_loop().time()
+
+    def _in_parts(self, send: Send, uid: int | None) -> Send:
+        """So that what its client does not read is not taken for sent, and his request stays one of his."""
+
+        async def part_by_part(message: MutableMapping[str, Any]) -> None:
+            body = memoryview(message.get("body", b""))
+            if uid is not None and len(body) > _LARGE:
+                now = asyncio.get_running_loop().time()
+                self._readers = {one: until for one, until in self._readers.items() if until > now}
+                self._readers[uid] = now + _REMEMBERED
+            while len(body) > _PART:
+                await send({"type": "http.response.body", "body": bytes(body[:_PART]), "more_body": True})
+                body = body[_PART:]
+            await send({**message, "body": bytes(body)} if message["type"] == "http.response.body" else message)
+
+        return part_by_part
 
     async def _read(self, receive: Receive) -> bytes:
         body = bytearray()
@@ -174,19 +202,6 @@ def _credential(scope: Scope) -> str:
 
 def _note(scope: Scope, why: str, **who: object) -> None:
     journal.write(journal.AUDIT, REFUSED, {**who, "what": f"{scope['method']} {scope['path'][:100]}", "why": why})
-
-
-def _in_parts(send: Send) -> Send:
-    """So that what its client does not read is not taken for sent, and his request stays one of his."""
-
-    async def part_by_part(message: MutableMapping[str, Any]) -> None:
-        body = memoryview(message.get("body", b""))
-        while len(body) > _PART:
-            await send({"type": "http.response.body", "body": bytes(body[:_PART]), "more_body": True})
-            body = body[_PART:]
-        await send({**message, "body": bytes(body)} if message["type"] == "http.response.body" else message)
-
-    return part_by_part
 
 
 def _given(body: bytes, rest: Receive) -> Receive:

@@ -165,7 +165,7 @@ class _Protocol(HttpToolsProtocol):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Not only idle ones: who keeps all of his busy is to keep nobody else away."""
+        """Busy ones count, too: who keeps all of his busy is to keep nobody else away."""
         open_ones = [one for one in self.connections if isinstance(one, _Protocol) and not one.transport.is_closing()]
         count = collections.Counter(str(one.whose) for one in open_ones)
         ((most, _),) = count.most_common(1)
@@ -219,7 +219,9 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self.idle_since = self.loop.time()
+        # Nobody's connection is as old as it is: else those who ask without a pause would be younger than who has just come.
+        if "by" in self.whose:
+            self.idle_since = self.loop.time()
         if self._in_body:
             self._expect("rest", _READ_TIME)
         super().on_response_complete()
