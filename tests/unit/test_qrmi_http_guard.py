@@ -62,7 +62,7 @@ class Edge:
         uid: int,
         parts: AsyncIterator[bytes] | None = None,
         *,
-        length: int | None = None,
+        length: object = None,
         path: str = "/jobs",
         method: str = "POST",
     ) -> tuple[int, bytes]:
@@ -136,6 +136,13 @@ def test_a_body_arrives_as_it_was_sent(run: Run, size: int, told: bool) -> None:
     async def scenario(edge: Edge) -> None:
         length = size if told else None
         assert await edge.ask(ALICE, sent(size), length=length) == (200, str(size).encode())
+
+    run(scenario)
+
+
+def test_a_length_with_very_many_zeros_is_a_length(run: Run) -> None:
+    async def scenario(edge: Edge) -> None:
+        assert await edge.ask(ALICE, sent(10), length="0" * 5000 + "10") == (200, b"10")
 
     run(scenario)
 

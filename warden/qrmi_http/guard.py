@@ -39,6 +39,7 @@ CREDENTIAL = b"x-munge-cred"
 _AT_ONCE = 64
 # A body above this is large: each user sends one at a time, and all together so many.
 _LARGE, _LARGE_AT_ONCE = 256 * 1024, 4
+_DIGITS = 20
 # Whose answer was as large gets the next ones one at a time, for so long.
 _REMEMBERED = 60.0
 # A body comes in that time.
@@ -148,7 +149,8 @@ class Guard:
         if scope["method"] in {"GET", "HEAD", "DELETE"}:
             return None
         length = dict(scope["headers"]).get(b"content-length", b"")
-        expected = int(length) if length.isdigit() else self._largest
+        # With thousands of zeros before it, it is a number for HTTP's parser, and none for Python.
+        expected = int(length) if length.isdigit() and len(length) < _DIGITS else self._largest
         if expected > self._largest:
             raise self._too_large()
         return expected > _LARGE
