@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -16,7 +17,9 @@ from warden.model import ConfigurationError, UnavailableError
 if TYPE_CHECKING:
     from warden.config import Config
 
-# A request without an answer is sent again so soon; every request may be repeated.
+log = logging.getLogger("warden.edge")
+
+# A request without an answer is sent again so soon at first; every request may be repeated.
 _AGAIN = 3.0
 # So long in all: a broker is started again in that time, and a client does not wait much longer.
 _LIMIT = 25.0
@@ -51,6 +54,7 @@ class Link:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._heard = 0.0
+        self._complaint = ""
 
     def give_up(self) -> None:
         """Wait for no answer any more."""
@@ -59,46 +63,48 @@ class Link:
                 answer.set_exception(UnavailableError("this edge is being stopped: try again"))
 
     def close(self) -> None:
-        self._disconnect()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._context.destroy(linger=0)
 
     async def ask(
-        self, body: wire.Message, kind: type[T], bearer: wire.Bearer | None = None, *, patience: float = 0.0
+        self, body: wire.Message, kind: type[T], bearer: wire.Bearer | None = None, *, limit: float = _LIMIT
     ) -> T:
-        """Ask the broker, for the user of `bearer`.
+        """Ask the broker, for the user of `bearer`; `limit` seconds at most.
 
         Raises:
             UnavailableError: It does not answer in time.
             WardenError: It refuses.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + _LIMIT + patience
-        while (left := end - loop.time()) > 0:
-            connection, sent = self._connected(), loop.time()
-            with contextlib.suppress(TimeoutError):
-                answer = await self._exchange(connection, body, bearer, min(left, _AGAIN + patience))
-                return wire.convert(answer, kind)
-            # Another request may have made a new one already.
-            if self._socket is connection and self._heard < sent:
-                self._disconnect()
-            if bearer is not None:
-                bearer = msgspec.structs.replace(bearer, again=True)
-        raise UnavailableError("Warden's broker does not answer: try again later")
-
-    async def _exchange(
-        self, connection: zmq.Socket[bytes], body: wire.Message, bearer: wire.Bearer | None, limit: float
-    ) -> Any:
         number = next(self._numbers)
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        # The same one for all times that it is sent: a late answer to the first is as good.
+        answer = self._waiting[number] = loop.create_future()
+        end, pause = loop.time() + limit, _AGAIN
         try:
-            # A queue that is full is a broker that is away.
-            with contextlib.suppress(zmq.Again):
-                connection.send(wire.pack_request(number, body, bearer), zmq.NOBLOCK)
-            # libzmq tells only once that something has come, also while we were sending.
-            self._listen()
-            return await asyncio.wait_for(answer, limit)
+            while (left := end - loop.time()) > 0:
+                connection, sent = self._connected(), loop.time()
+                self._send(connection, wire.pack_request(number, body, bearer))
+                await asyncio.wait([answer], timeout=min(left, pause))
+                if answer.done():
+                    return wire.convert(answer.result(), kind)
+                # Another request may have made a new one already.
+                if self._socket is connection and self._heard < sent:
+                    self._disconnect()
+                if bearer is not None:
+                    bearer = msgspec.structs.replace(bearer, again=True)
+                # A broker that is slow is not to be asked the more for it.
+                pause *= 2
         finally:
-            self._waiting.pop(number, None)
+            del self._waiting[number]
+        raise UnavailableError(self._complaint or "Warden's broker does not answer: try again later")
+
+    def _send(self, connection: zmq.Socket[bytes], frame: bytes) -> None:
+        # A queue that is full is a broker that is away.
+        with contextlib.suppress(zmq.Again):
+            connection.send(frame, zmq.NOBLOCK)
+        # libzmq tells only once that something has come, also while we were sending.
+        self._listen()
 
     def _listen(self) -> None:
         while self._socket is not None:
@@ -106,10 +112,11 @@ class Link:
                 number, result = wire.unpack_answer(self._socket.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return
-            except UnavailableError:
-                # Of another version, or garbage: whoever waits for it is told that nothing came.
+            except UnavailableError as error:
+                # Of another version, or garbage, and so nobody knows to whom.
+                self._complain(error.text)
                 continue
-            self._heard = asyncio.get_running_loop().time()
+            self._heard, self._complaint = asyncio.get_running_loop().time(), ""
             answer = self._waiting.get(number)
             if answer is None or answer.done():
                 continue
@@ -117,6 +124,12 @@ class Link:
                 answer.set_exception(result)
             else:
                 answer.set_result(result)
+
+    def _complain(self, text: str) -> None:
+        """Once in an outage."""
+        if text != self._complaint:
+            log.warning("%s", text)
+        self._complaint = text
 
     def _connected(self) -> zmq.Socket[bytes]:
         if self._socket is None:
@@ -140,6 +153,11 @@ class Link:
 
     def _disconnect(self) -> None:
         if self._socket is not None:
+            if not self._complaint:
+                self._complain(
+                    f"nothing is heard of the broker at {self._endpoint}: is it there, and has it this edge's key in "
+                    f"keys/{keyring.EDGES}?"
+                )
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close(linger=0)
         self._socket = None

@@ -6,6 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -27,6 +28,7 @@ from warden.model import (
     State,
     Task,
     TaskStatus,
+    UnavailableError,
     UnknownSessionError,
     WardenError,
     Window,
@@ -43,7 +45,10 @@ if TYPE_CHECKING:
 
 # A client that asks again and again is answered when something happens, or so much later.
 _POLL = 100_000
-_PAGE = 1000
+# Whoever asks whether the QPU is there does not wait long to hear that it is not.
+_SOON = 3.0
+# Tasks that are listed before somebody else has his turn.
+_PAGE = 200
 
 STATUSES = {
     TaskStatus.QUEUED: "PENDING",
@@ -80,9 +85,9 @@ class Accessible(BaseModel):
 
     is_accessible: bool
     message: str
-    qpu_slots_total: int
-    qpu_slots_used: int
-    qpu_slots_available: int
+    qpu_slots_total: int = 0
+    qpu_slots_used: int = 0
+    qpu_slots_available: int = 0
 
 
 class AccessibleRequest(BaseModel):
@@ -175,7 +180,10 @@ def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C90
     @app.get("/accessible")
     async def accessible() -> Accessible:
         """Whether the QPU takes tasks, and why not; no credential is needed."""
-        return _accessible(await link.ask(wire.GetAvailability(), Availability))
+        try:
+            return _accessible(await link.ask(wire.GetAvailability(), Availability, limit=_SOON))
+        except UnavailableError as error:
+            return Accessible(is_accessible=False, message=f"{State.OFFLINE}: {error.text}")
 
     @app.post("/accessible")
     async def set_accessible(wanted: AccessibleRequest, whose: Whose) -> Accessible:
@@ -231,7 +239,7 @@ def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C90
     @app.get("/jobs/{number}")
     async def job(number: JobId, whose: Whose) -> Job:
         """A task as it is."""
-        return _job(await link.ask(_get(wire.GetTask, number, wait=_POLL), Task, whose, patience=_POLL / 1e6))
+        return _job(await link.ask(_get(wire.GetTask, number, wait=_POLL), Task, whose))
 
     @app.post("/jobs/{number}/cancel")
     async def cancel(number: JobId, whose: Whose) -> Job:
@@ -267,16 +275,21 @@ def _accessible(found: Availability) -> Accessible:
 
 
 def _job(task: Task) -> Job:
-    done = task.status is TaskStatus.COMPLETED
-    return Job(
-        id=task.id,
-        user_id=str(task.uid),
-        status=STATUSES[task.status],
-        results=json.dumps({"counter": task.counts}) if done and task.counts else None,
-        error=task.error,
-        shots=task.shots,
-        shots_done=task.shots_done,
-    )
+    return Job(**_facts(task))
+
+
+def _facts(task: Task) -> dict[str, Any]:
+    # A list has no counts.
+    done = task.status is TaskStatus.COMPLETED and task.counts
+    return {
+        "id": task.id,
+        "user_id": str(task.uid),
+        "status": STATUSES[task.status],
+        "results": json.dumps({"counter": task.counts}) if done else None,
+        "error": task.error,
+        "shots": task.shots,
+        "shots_done": task.shots_done,
+    }
 
 
 def _get(kind: type[wire.GetTask | wire.TaskStop], number: int, **fields: Any) -> wire.Message:
@@ -285,35 +298,37 @@ def _get(kind: type[wire.GetTask | wire.TaskStop], number: int, **fields: Any) -
     return kind(task=number, **fields)
 
 
-async def _pages(link: Link, whose: Bearer, offset: int, limit: int | None) -> AsyncIterator[list[Job]]:
-    """Pages of the tasks after the first `offset`, the last one empty or shorter; together at most `limit`."""
+async def _pages(link: Link, whose: Bearer, offset: int, limit: int | None) -> AsyncIterator[list[Task]]:
+    """Pages of the tasks after the first `offset`, together at most `limit`; the last one may be empty."""
     before: int | None = None
     left = limit
     while left is None or left > 0:
         most = min(_PAGE, offset or _PAGE, _PAGE if left is None or offset else left)
         tasks = await link.ask(wire.ListTasks(before=before, limit=most), list[Task], whose)
-        whose = Bearer(uid=whose.uid, proof=whose.proof, again=True)
+        whose = msgspec.structs.replace(whose, again=True)
         if offset:
             offset -= len(tasks)
         else:
             left = None if left is None else left - len(tasks)
-            yield [_job(task) for task in tasks]
+            yield tasks
         if len(tasks) < most:
             break
         before = tasks[-1].id
     yield []
 
 
-async def _as_list(first: list[Job], pages: AsyncIterator[list[Job]]) -> AsyncIterator[str]:
-    mark = "["
-    for job in first:
-        yield mark + job.model_dump_json()
-        mark = ","
+async def _as_list(first: list[Task], pages: AsyncIterator[list[Task]]) -> AsyncIterator[bytes]:
+    yield b"[" + _entries(first)
+    empty = not first
     async for page in pages:
-        for job in page:
-            yield mark + job.model_dump_json()
-            mark = ","
-    yield "[]" if mark == "[" else "]"
+        if page:
+            yield (b"" if empty else b",") + _entries(page)
+        empty = empty and not page
+    yield b"]"
+
+
+def _entries(tasks: list[Task]) -> bytes:
+    return msgspec.json.encode([_facts(task) for task in tasks])[1:-1]
 
 
 # --- refusals ---

@@ -75,7 +75,7 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
             loop: Any = asyncio.get_running_loop()
             loop.create_server = functools.partial(loop.create_server, ssl_handshake_timeout=_HEAD_TIME)
         if lifeline is not None:
-            asyncio.get_running_loop().add_reader(lifeline, server.stop)
+            asyncio.get_running_loop().add_reader(lifeline, server.end, lifeline)
         log.info("serving QRMI's clients at %s", config.http.reachable)
         if not config.http.is_local and config.http.certificate is None:
             log.warning(
@@ -141,6 +141,11 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         # The broker beside us may have ended already.
         asyncio.get_running_loop().call_later(_GOODBYE, self._link.give_up)
+
+    def end(self, lifeline: int) -> None:
+        """The process that it is kept for has ended."""
+        asyncio.get_running_loop().remove_reader(lifeline)
+        self.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Uvicorn raises the signal again once all is closed; ending is no failure of ours.
