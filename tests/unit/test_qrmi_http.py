@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -418,6 +419,17 @@ def test_tls(tmp_path: Path) -> None:
             assert client.get("/jobs").json() == []
         with pytest.raises(httpx.ConnectError), site.http() as stranger:
             stranger.get("/accessible")
+        with contextlib.ExitStack() as held, site.http(verify=trusted) as client:
+            # Of handshakes that do not go on, the oldest make room.
+            half = [held.enter_context(socket.create_connection(site.config.http.address)) for _ in range(300)]
+            assert client.get("/jobs").json() == []
+            half[0].settimeout(10)
+            assert half[0].recv(1) == b""
+            # Everything at once: the request comes with the end of the handshake.
+            for _ in range(20):
+                with site.http(verify=trusted) as another:
+                    assert another.get("/accessible").status_code == 200
+        assert "Traceback" not in site.log_of(site.broker)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import functools
 import logging
 import os
 import resource
@@ -20,6 +19,7 @@ from warden.events import REFUSED
 from warden.model import BadRequestError, ConfigurationError
 from warden.qrmi_http import routes
 from warden.qrmi_http.guard import Guard
+from warden.qrmi_http.handshakes import Handshakes
 from warden.qrmi_http.link import Link
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
         if config.http.certificate is not None:
             # Uvicorn has no setting for it.
             loop: Any = asyncio.get_running_loop()
-            loop.create_server = functools.partial(loop.create_server, ssl_handshake_timeout=_HEAD_TIME)
+            loop.create_server = Handshakes(loop, _HEAD_TIME).create_server
         if lifeline is not None:
             asyncio.get_running_loop().add_reader(lifeline, server.end, lifeline)
         log.info("serving QRMI's clients at %s", config.http.reachable)
