@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -11,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import trustme
 from warden_site import AFM, SESSION, Site, free_port, wait_until
 
 from warden.events import Keep
@@ -224,3 +229,27 @@ def test_whoever_floods_the_edge_hinders_nobody_and_is_named(flooded: Site, kind
     wait_until(lambda: connections(edge) <= before + 5, "its connections are gone")
     assert edge_of(site) == edge, site.log_of(site.broker)
     assert "Traceback" not in site.log_of(site.broker)
+
+
+def test_handshakes_that_do_not_go_on_fill_no_memory(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "certificate")
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    files = {"certificate": str(tmp_path / "certificate"), "private_key": str(tmp_path / "key")}
+    with Site() as site:
+        site.configure(http={"listen": f"127.0.0.1:{free_port()}", **files})
+        site.start_broker()
+        wait_until(lambda: "serving QRMI's clients" in site.log_of(site.broker), "the edge serves")
+        edge = edge_of(site)
+        for _ in range(3):
+            with contextlib.ExitStack() as held, site.http(verify=trusted) as client:
+                for _ in range(CONNECTIONS):
+                    held.enter_context(socket.create_connection(site.config.http.address))
+                assert client.get("/jobs").json() == []
+                assert connections(edge) < CONNECTIONS / 2
+                assert megabytes(edge) < 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Handshakes:
         self._loop, self._limit, self._listen = loop, limit, loop.create_server
         # Oldest first.
         self._begun: dict[asyncio.Transport, asyncio.Task[None]] = {}
+        self._failed = 0
 
     async def create_server(
         self,
@@ -35,11 +37,16 @@ class Handshakes:
 
         def begin(transport: asyncio.Transport) -> None:
             if len(self._begun) >= AT_ONCE:
-                oldest = next(iter(self._begun))
+                oldest, shaking = next(iter(self._begun.items()))
                 del self._begun[oldest]
+                # It may not even have begun, and would wait for a connection that is gone.
+                shaking.cancel()
                 oldest.abort()
+                self._tidy()
             self._begun[transport] = self._loop.create_task(self._shake(transport, factory, ssl))
 
+        # What is there now stays: looking for garbage need not look at it.
+        gc.freeze()
         return await self._listen(lambda: _Before(begin), sock=sock, backlog=backlog)
 
     async def _shake(
@@ -53,16 +60,23 @@ class Handshakes:
         except OSError:
             # What a stranger does is no event. Of these are TLS's errors, time that is up, and ends of connections.
             transport.abort()
-            return
+            secured = None
         finally:
             self._begun.pop(transport, None)
         if early.lost or secured is None:
+            self._tidy()
             return
         protocol = factory()
         secured.set_protocol(protocol)
         protocol.connection_made(secured)
         if early.data:
             protocol.data_received(bytes(early.data))
+
+    def _tidy(self) -> None:
+        """Asyncio leaves what has failed in cycles: few objects, and large ones, so that Python does not look for them."""
+        self._failed += 1
+        if self._failed % AT_ONCE == 0:
+            gc.collect()
 
 
 class _Before(asyncio.Protocol):
