@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import socket
@@ -247,6 +248,54 @@ def test_all_but_two_routes_want_a_credential(standing: Site, nobody: httpx.Clie
         assert status == 401
         assert "MUNGE credential" in detail
     assert "POST /jobs" in standing.log_of(standing.broker)
+
+
+SPELLINGS = [
+    *(
+        "//accessible",
+        "/accessible/",
+        "/accessible;x",
+        "/accessible/../jobs",
+        "/accessible%2f..%2fjobs",
+        "/./jobs",
+        "/%6aobs",
+    ),
+    *(
+        "/assets/../jobs",
+        "/assets/%2e%2e/jobs",
+        "/assets/..%2fjobs/1",
+        "/assets//jobs",
+        "/assets/%00",
+        "/assets/..%5cjobs",
+    ),
+    *(
+        "/assets/../../../../../../../../etc/passwd",
+        "/assets/%2fetc%2fpasswd",
+        "/assets",
+        "/assets/",
+        "/docs/",
+        "/docs/../jobs",
+    ),
+    *(
+        "http://x/jobs",
+        "http://x/assets/../jobs",
+        "//x/accessible",
+        "*",
+        "/jobs?x=/accessible",
+        "/jobs#/assets/x",
+        "/jobs/1%3bx",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+def test_no_spelling_of_a_path_reaches_more_without_a_credential(standing: Site, path: str) -> None:
+    for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS"):
+        with contextlib.closing(http.client.HTTPConnection(*standing.config.http.address, timeout=20)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            assert answer.status in {400, 401, 404, 405}
+            assert len(answer.read()) < 100
 
 
 @pytest.mark.parametrize("shown", ["", "x", "MUNGE:AwQFAAAA:", "MUNGE:" + "A" * 20_000 + ":", "\xff", "%s"])
