@@ -179,7 +179,7 @@ class Broker:
     def _request(self, door: Door, message: list[zmq.Frame]) -> Iterator[Event]:
         peer, frame = message[0].bytes, message[-1].bytes
         try:
-            uid = self._user(message[-1]) if door is Door.CLIENTS else self._borne(frame)
+            uid = self._user(message[-1]) if door is Door.CLIENTS else self._borne(message[-1])
             asked = engine.read_request(peer, uid, frame, door)
             match asked.body:
                 case wire.Hello() as hello:
@@ -238,14 +238,16 @@ class Broker:
         self._users.move_to_end(key)
         return self._users[key]
 
-    def _borne(self, frame: bytes) -> int | None:
+    def _borne(self, frame: zmq.Frame) -> int | None:
         """Who an edge says that its client is; a credential counts once, whichever edges it was shown to."""
-        bearer = wire.bearer_of(frame)
+        bearer = wire.bearer_of(frame.bytes)
         if bearer is None:
             return None
         if not self._proofs.take(bearer.proof, self._clock.now()) and not bearer.again:
             why = "this credential was used before: each works only once"
-            journal.write(journal.AUDIT, REFUSED, {"by": bearer.uid, "what": "request at an edge", "why": why})
+            journal.write(
+                journal.AUDIT, REFUSED, {"by": bearer.uid, "what": f"request at the edge {_key(frame)[:8]}", "why": why}
+            )
             raise UnauthenticatedError(why)
         return bearer.uid
 

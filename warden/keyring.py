@@ -33,9 +33,13 @@ def make_keys(folder: Path) -> list[Path]:
     """Make what is missing of the broker's, the worker's and the edge's key pairs, and say what was made."""
     places = {BROKER: folder, WORKER: folder / WORKERS, EDGE: folder / EDGES}
     with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        owner = folder.stat()
         for public in places.values():
-            public.mkdir(parents=True, exist_ok=True)
+            public.mkdir(exist_ok=True)
             public.chmod(0o755)
+            # Root may make them; the folder's owner registers keys in them.
+            os.chown(public, owner.st_uid, owner.st_gid)
         return [path for name, public in places.items() for path in _make(folder, name, public)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -26,7 +27,7 @@ LARGEST_RESULT = 256 * 2**20
 # The most that limits.sequence_bytes can be.
 LARGEST_SEQUENCE = 64 * 2**20
 _PORTS = 2**16
-_LOOPBACK, _ANYWHERE = ("localhost", "::1"), ("0.0.0.0", "::")  # noqa: S104 - to be told apart
+_LOOPBACK = ("localhost", "::1")
 # Shot rates that arithmetic with floats and microseconds bears.
 _RATES = (1e-6, 1e9)
 
@@ -179,6 +180,13 @@ class ClientSection(Section, frozen=True, kw_only=True):
     broker_key: Path | None = None
 
 
+def _is_anywhere(host: str) -> bool:
+    try:
+        return host == "0" or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 class HttpSection(Section, frozen=True, kw_only=True):
     """The edge for QRMI's own clients; without `listen` there is none."""
 
@@ -196,7 +204,13 @@ class HttpSection(Section, frozen=True, kw_only=True):
             raise ValueError("http.certificate and http.private_key are one without the other: TLS needs both")
         if self.listen and not 0 < self.address[1] < _PORTS:
             raise ValueError(f"http.listen: {self.address[1]} is no port")
-        if self.listen and not self.url and self.address[0] in _ANYWHERE:
+        try:
+            port = urlsplit(self.url).port
+        except ValueError as error:
+            raise ValueError(f"http.url: {error}") from None
+        if self.url and (not urlsplit(self.url).hostname or port == 0):
+            raise ValueError(f"http.url: {self.url!r} names no host and port")
+        if self.listen and not self.url and _is_anywhere(self.address[0]):
             raise ValueError("http.listen is all addresses of the host: say at which one jobs find it, as http.url")
 
     @property

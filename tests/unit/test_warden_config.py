@@ -168,3 +168,28 @@ def test_the_file_of_ordinary_users_may_come_from_the_environment(monkeypatch: p
     assert config.default_path() == Path("/etc/warden/warden.toml")
     monkeypatch.setenv("WARDEN_CONFIG", "/somewhere/else.toml")
     assert config.default_path() == Path("/somewhere/else.toml")
+
+
+@pytest.mark.parametrize(
+    ("http", "words"),
+    [
+        ("listen = '0.0.0.0:7680'", "http.listen is all addresses"),
+        ("listen = '[::]:7680'", "http.listen is all addresses"),
+        ("listen = '[::0]:7680'", "http.listen is all addresses"),
+        ("listen = '0:7680'", "http.listen is all addresses"),
+        ("listen = '127.0.0.1:0'", "0 is no port"),
+        ("listen = '127.0.0.1:99999'", "99999 is no port"),
+        ("listen = '127.0.0.1'", "http.listen: "),
+        ("listen = 'node1:80'\nurl = 'http://node1:99999'", "http.url: "),
+        ("listen = 'node1:80'\nurl = 'http://:80'", "http.url: "),
+        ("listen = 'node1:80'\nurl = 'ftp://node1'", "http.url: "),
+        ("listen = 'node1:80'\nurl = \"http://node1\\nX=y\"", "http.url: "),
+        ("listen = 'node1:80'\ncertificate = '/x'", "TLS needs both"),
+        ("listen = 'node1:80'\n[access]\nidentity = 'kernel'", "access.identity"),
+    ],
+)
+def test_an_edge_that_nobody_could_use_is_refused(path: Path, http: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, f"[http]\n{http}\n")
+    assert words in caught.value.text
+    assert "\n" not in caught.value.text

@@ -38,6 +38,7 @@ def test_keys_that_root_makes_belong_to_whose_the_folder_is(tmp_path: Path) -> N
     os.chown(tmp_path, NOBODY, NOBODY)
     made = [*keyring.make_keys(tmp_path), *keyring.make_next(tmp_path)]
     assert len(made) == 8
+    made += [tmp_path / "workers", tmp_path / "edges"]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(NOBODY, NOBODY)}
 
 

@@ -25,6 +25,7 @@ _AGAIN = 3.0
 _LIMIT = 25.0
 # Requests that wait to be sent while the broker is away.
 _AHEAD = 10_000
+_GOODBYE = "this edge is being stopped: try again"
 
 T = TypeVar("T")
 
@@ -55,12 +56,14 @@ class Link:
         self._numbers = itertools.count(1)
         self._heard = 0.0
         self._complaint = ""
+        self._given_up = False
 
     def give_up(self) -> None:
         """Wait for no answer any more."""
+        self._given_up = True
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(UnavailableError("this edge is being stopped: try again"))
+                answer.set_exception(UnavailableError(_GOODBYE))
 
     def close(self) -> None:
         if self._socket is not None:
@@ -76,6 +79,8 @@ class Link:
             UnavailableError: It does not answer in time.
             WardenError: It refuses.
         """
+        if self._given_up:
+            raise UnavailableError(_GOODBYE)
         loop = asyncio.get_running_loop()
         number = next(self._numbers)
         # The same one for all times that it is sent: a late answer to the first is as good.
@@ -97,7 +102,7 @@ class Link:
                 pause *= 2
         finally:
             del self._waiting[number]
-        raise UnavailableError(self._complaint or "Warden's broker does not answer: try again later")
+        raise UnavailableError(f"{self._complaint or 'the broker does not answer in time'}: try again later")
 
     def _send(self, connection: zmq.Socket[bytes], frame: bytes) -> None:
         # A queue that is full is a broker that is away.
@@ -155,8 +160,8 @@ class Link:
         if self._socket is not None:
             if not self._complaint:
                 self._complain(
-                    f"nothing is heard of the broker at {self._endpoint}: is it there, and has it this edge's key in "
-                    f"keys/{keyring.EDGES}?"
+                    f"nothing is heard of the broker at {self._endpoint} (is it there, and this edge's key in its "
+                    f"keys/{keyring.EDGES}?)"
                 )
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close(linger=0)

@@ -40,7 +40,7 @@ _AHEAD = 16
 # without a request.
 _READ_TIME, _IDLE_TIME = 30.0, 60
 # Requests that are being answered have so long when the edge ends.
-_GOODBYE = 1.0
+_GOODBYE = 0.5
 _FIRST_GIVEN = 3
 # A JSON string of a JSON string: each quote and each backslash is two bytes.
 _ESCAPED, _AROUND = 2, 4096
