@@ -89,6 +89,7 @@ def test_environment_of_a_job_with_the_qpu_and_of_one_without(grid: Grid) -> Non
         "QRMI_JOB_UID": "2001",
         "QRMI_JOB_ID": job,
         "fresnel_QRMI_JOB_ACQUISITION_TOKEN": session["id"],
+        "fresnel_QRMI_WARDEN_URL": "http://master:7680",
         "WARDEN_ENDPOINT": "tcp://master:7610",
         "WARDEN_SESSION": session["id"],
     }
