@@ -9,12 +9,15 @@ from __future__ import annotations
 import enum
 import importlib.util
 import ipaddress
+import json
 import os
 import pwd
 import stat
 import statistics
 import subprocess
 import time
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +44,8 @@ _LOADED = ("warden", "gridengine", "load_sensors", "msgspec", "msgpack", "zmq")
 _CLOCK_WARNS, _CLOCK_FAILS = 2 * SECOND, 120 * SECOND
 _PATIENCE = 5.0
 _HOOK_LIMIT = 30.0
+# Bytes of an answer that are looked at, and the first port that users can take.
+_PAGE, _USERS_PORTS = 10_000, 1024
 _AGAIN = "install the kit on this host again"
 
 
@@ -79,6 +84,7 @@ def examine(path: Path) -> Iterator[Finding]:
         ("readable", lambda: _readable(path, site.broker_key)),
         ("MUNGE", lambda: _munge(site)),
         ("broker", lambda: _broker(site)),
+        ("edge", lambda: _edge(site)),
         ("links", _links),
         ("hooks here", lambda: _hooks(section)),
         ("cluster", lambda: _cluster(site, section)),
@@ -117,6 +123,30 @@ def _kit(section: GridEngineSection) -> Iterator[Finding]:
 def _places(name: str) -> list[str]:
     spec = importlib.util.find_spec(name)
     return [] if spec is None else list(spec.submodule_search_locations or ())
+
+
+def _edge(site: Config) -> Iterator[Finding]:
+    """What jobs of this host find where the prolog sends them; whoever holds the port hears their credentials."""
+    url = site.http.reachable
+    if not url:
+        return
+    try:
+        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - the configuration takes http alone
+            found = json.loads(answer.read(_PAGE))
+    except (OSError, ValueError) as error:
+        fix = "start the edge (`warden serve --edge-only`, or warden-edge.socket), or correct http.url and its certificate"
+        yield Finding(Verdict.BAD, "edge", f"no edge answers at {url}: {error}", fix)
+        return
+    if found != {"service": "Warden", "qpu": site.qpu.name}:
+        fix = "see who listens there (ss -ltnp): QRMI's clients show him their credentials"
+        yield Finding(Verdict.BAD, "edge", f"what answers at {url} is no edge of the QPU {site.qpu.name}", fix)
+        return
+    port = urllib.parse.urlsplit(url).port or 80
+    if site.http.is_local and port >= _USERS_PORTS:
+        seen = f"{url} is at a port that any user of this host can take while the edge is not there"
+        yield Finding(Verdict.WARNING, "edge", seen, f"let systemd hold a port below {_USERS_PORTS} for it")
+        return
+    yield Finding(Verdict.OK, "edge", f"{url} serves QRMI's clients")
 
 
 def _trusted(what: str, path: Path) -> Iterator[Finding]:

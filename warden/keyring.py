@@ -158,6 +158,7 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
         raise ConfigurationError(f"cannot read the key {path}: it is another user's, run this as him") from None
     except OSError as error:
         why = error.strerror or "it is not there"
-        raise ConfigurationError(f"cannot read the key {path}: {why}; `warden keys` makes keys") from None
+        hint = "copy it from the broker's host, or make it there with `warden keys`"
+        raise ConfigurationError(f"cannot read the key {path}: {why}; {hint}") from None
     except ValueError:
         raise ConfigurationError(f"{path} is no key: `warden keys` makes keys") from None

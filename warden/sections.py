@@ -221,7 +221,7 @@ class HttpSection(Section, frozen=True, kw_only=True):
     @property
     def is_local(self) -> bool:
         """Whether only programs on the same host reach it."""
-        return self.address[0] in _LOOPBACK or self.address[0].startswith("127.")
+        return bool(self.listen) and (self.address[0] in _LOOPBACK or self.address[0].startswith("127."))
 
     @property
     def reachable(self) -> str:

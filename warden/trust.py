@@ -76,8 +76,19 @@ class Bearing(NamedTuple):
     proof: bytes
 
 
-def verify_bearer(credential: str, access: AccessSection) -> Bearing:
+def own_host(access: AccessSection) -> str:
+    """The address that munged gives credentials of this host.
+
+    Raises:
+        UnavailableError: munged is not running on this host.
+    """
+    return munge.decode(munge.encode(b"", access.munge_socket), access.munge_socket).host
+
+
+def verify_bearer(credential: str, access: AccessSection, only_from: str = "") -> Bearing:
     """Whose request it is that comes with a credential over nothing, as QRMI's clients make them.
+
+    `only_from`: the host where it has to be made.
 
     Raises:
         UnauthenticatedError: It proves nothing, was made for something else, or on a host that is not trusted so far.
@@ -92,6 +103,8 @@ def verify_bearer(credential: str, access: AccessSection) -> Bearing:
     if proven.payload:
         raise UnauthenticatedError("this credential was made for something else than a request")
     check_host(proven.uid, proven.host, access)
+    if only_from and proven.host != only_from:
+        raise UnauthenticatedError(f"this credential was made at {proven.host}: this edge serves its own host alone")
     return Bearing(proven.uid, proven.host, hashlib.sha256(told).digest()[:_PROOF])
 
 

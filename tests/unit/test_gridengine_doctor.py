@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from warden_site import NOBODY
+from warden_site import NOBODY, free_port, wait_until
 
 from gridengine import doctor
 from gridengine.configuration import GridEngineSection
@@ -211,6 +213,32 @@ def test_a_host_is_looked_at_as_a_whole_and_each_trouble_is_its_own(site: Site) 
     assert found["broker"] == ("bad", found["broker"][1])
     assert "does not answer" in found["broker"][1]
     assert found["MUNGE"][0] == "ok"
+
+
+def answer(stranger: socket.socket) -> None:
+    with stranger.accept()[0] as client:
+        client.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+def test_an_edge_that_jobs_would_not_find_or_should_not_trust_is_told(site: Site) -> None:
+    port = free_port()
+    site.configure(http={"listen": f"127.0.0.1:{port}"})
+    verdict, seen = verdicts(site)["edge"]
+    assert verdict == "bad"
+    assert seen.startswith(f"no edge answers at http://127.0.0.1:{port}: ")
+    with socket.create_server(("127.0.0.1", port)) as stranger:
+        thief = threading.Thread(target=answer, args=(stranger,))
+        thief.start()
+        assert verdicts(site)["edge"] == (
+            "bad",
+            f"what answers at http://127.0.0.1:{port} is no edge of the QPU fresnel",
+        )
+        thief.join()
+    site.start_broker()
+    wait_until(lambda: "serving QRMI's clients" in site.log_of(site.broker), "the edge serves")
+    verdict, seen = verdicts(site)["edge"]
+    assert verdict == "warning"
+    assert "any user of this host can take" in seen
 
 
 def test_a_munged_that_calls_its_host_a_loopback_is_named_where_hosts_count(site: Site) -> None:

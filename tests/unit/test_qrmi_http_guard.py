@@ -14,7 +14,7 @@ import httpx
 import pytest
 from warden_site import free_port, wait_until
 
-from warden import trust
+from warden import munge, trust
 from warden.config import Config
 from warden.qrmi_http import guard, server
 from warden.sections import AccessSection, HttpSection
@@ -43,7 +43,7 @@ class Edge:
             self._application, AccessSection(), is_open=lambda _, path: path == "/open", largest=LARGEST
         )
 
-    def _verify(self, shown: str, _: object) -> trust.Bearing:
+    def _verify(self, shown: str, *_: object) -> trust.Bearing:
         assert self.munged_answers.wait(20)
         return trust.Bearing(int(shown), "192.0.2.1", b"p")
 
@@ -273,6 +273,32 @@ def test_what_is_open_needs_nobody(run: Run) -> None:
         assert (await edge.ask(-1, path="/open", method="GET"))[0] == 200
 
     run(scenario)
+
+
+def test_a_loopback_edge_takes_credentials_of_its_own_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who listens in an edge's place on another host cannot spend here what he hears."""
+    made_at = {"MUNGE:here:": "192.0.2.1", "MUNGE:else:": "192.0.2.2"}
+    monkeypatch.setattr(munge, "encode", lambda *_: "MUNGE:here:")
+    monkeypatch.setattr(munge, "decode", lambda shown, _: munge.Credential(ALICE, ALICE, b"", made_at[shown]))
+    for is_local, taken in ((True, {"MUNGE:here:": 200, "MUNGE:else:": 401}), (False, dict.fromkeys(made_at, 200))):
+        edge = guard.Guard(_answering, AccessSection(), is_open=lambda *_: False, largest=LARGEST, is_local=is_local)
+        assert {shown: asyncio.run(status(edge, shown)) for shown in made_at} == taken
+
+
+async def _answering(_: Any, __: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def status(edge: guard.Guard, shown: str) -> int:
+    told: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        told.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/jobs", "headers": [(b"x-munge-cred", shown.encode())]}
+    await edge(scope, never, send)  # type: ignore[arg-type]
+    return int(told[0]["status"])
 
 
 # --- connections ---

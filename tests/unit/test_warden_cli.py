@@ -62,7 +62,7 @@ def test_without_keys_each_command_says_how_to_make_them(tmp_path: Path, command
     file.write_text(f"[broker]\nkeys = '{tmp_path}/keys'\nstate = '{tmp_path}/state'\n")
     finished = warden(*command, "--config", str(file))
     assert finished.returncode == 1
-    assert "`warden keys` makes keys" in finished.stderr.splitlines()[-1]
+    assert "make it there with `warden keys`" in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
 
 

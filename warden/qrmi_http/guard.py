@@ -76,9 +76,19 @@ class Guard:
     """An ASGI application around another one: `scope["bearing"]` says whose request it is."""
 
     def __init__(
-        self, application: Application, access: AccessSection, *, is_open: Callable[[str, str], bool], largest: int
+        self,
+        application: Application,
+        access: AccessSection,
+        *,
+        is_open: Callable[[str, str], bool],
+        largest: int,
+        is_local: bool = False,
     ) -> None:
-        """`is_open`: whether a method and a path need no credential; `largest`: bytes of a body at most."""
+        """`is_open`: whether a method and a path need no credential; `largest`: bytes of a body at most.
+
+        `is_local`: nobody from another host can be there, so that a credential of one was stolen.
+        """
+        self._is_local, self._own_host = is_local, ""
         self._application, self._access, self._is_open, self._largest = application, access, is_open, largest
         self._threads = concurrent.futures.ThreadPoolExecutor(_CHECKS, "munge")
         self._busy: collections.Counter[int] = collections.Counter()
@@ -125,7 +135,7 @@ class Guard:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CHECK_TIME):
-                return await loop.run_in_executor(self._threads, trust.verify_bearer, _credential(scope), self._access)
+                return await loop.run_in_executor(self._threads, self._verify, _credential(scope))
         except TimeoutError:
             raise UnavailableError(
                 f"munged has not checked your credential within {_CHECK_TIME:g} s: try again"
@@ -133,6 +143,11 @@ class Guard:
         except UnauthenticatedError as error:
             _note(scope, error.text, address=(scope.get("client") or ("unknown",))[0])
             raise
+
+    def _verify(self, credential: str) -> trust.Bearing:
+        if self._is_local and not self._own_host:
+            self._own_host = trust.own_host(self._access)
+        return trust.verify_bearer(credential, self._access, self._own_host)
 
     @contextlib.asynccontextmanager
     async def _in_turn(self, scope: Scope, uid: int | None) -> AsyncIterator[bool | None]:

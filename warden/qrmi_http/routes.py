@@ -10,6 +10,7 @@ import msgspec
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
@@ -64,6 +65,8 @@ _DETAILS: dict[type[WardenError], str] = {
     ForeignSessionError: "Session belongs to another user.",
     EndedSessionError: "Session has been revoked.",
 }
+# For the page that describes it; the guard has looked at it before.
+_SCHEME = APIKeyHeader(name="X-Munge-Cred", description="a MUNGE credential: `munge -n`; once", auto_error=False)
 _DESCRIPTIONS = {"/docs", "/openapi.json"}
 _ASSETS = "/assets"
 
@@ -143,7 +146,7 @@ class Service(BaseModel):
 
 
 # Not plain functions: FastAPI would run each in a thread.
-async def bearing(request: Request) -> Bearing:
+async def bearing(request: Request, _: Annotated[str | None, Depends(_SCHEME)]) -> Bearing:
     """Whose request it is: the guard has seen to that."""
     found: Bearing = request.scope["bearing"]
     return found

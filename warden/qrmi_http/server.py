@@ -68,6 +68,7 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
             config.access,
             is_open=routes.is_open,
             largest=_ESCAPED * largest + _AROUND,
+            is_local=config.http.is_local,
         )
         server = _Server(_settings(config, guard), link)
         if config.http.certificate is not None:
@@ -77,6 +78,8 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
         if lifeline is not None:
             asyncio.get_running_loop().add_reader(lifeline, server.end, lifeline)
         log.info("serving QRMI's clients at %s", config.http.reachable)
+        if listener.getsockname()[1] != config.http.address[1]:
+            log.warning("the socket that was given has port %d, and http.listen another", listener.getsockname()[1])
         if not config.http.is_local and config.http.certificate is None:
             log.warning(
                 "http.listen is on the network without TLS: sequences, results and credentials can be read and used there; "
