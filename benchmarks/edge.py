@@ -121,7 +121,7 @@ def measure(edges: list[Edge], rounds: int) -> None:
             alone = edge.ask("tasks", count=rounds // TURNS)
             edge.keep("round trips", alone["trips"])
             edge.keep("submissions", alone["submissions"])
-            crowd = edge.ask("tasks", clients=16, count=max(1, rounds // TURNS // 4))
+            crowd = edge.ask("tasks", clients=16, count=max(1, rounds // TURNS // 2))
             edge.keep("rate", [crowd["rate"]])
             edge.keep("crowded submissions", crowd["submissions"])
             edge.keep("sessions", edge.ask("sessions", count=rounds // TURNS)["trips"])

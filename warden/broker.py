@@ -203,7 +203,9 @@ class Broker:
             yield engine.read_report(message[0].bytes, message[-1].bytes)
 
     def _messages(self, door: Door) -> Iterator[list[zmq.Frame]]:
-        source, keys, size = self._doors[door], self._known_keys.get(door), 0
+        source, size = self._doors[door], 0
+        # Looked up once a turn, and only where something has come.
+        keys: frozenset[bytes] | None = None
         for _ in range(_TURN):
             if size > _TURN_BYTES:
                 return
@@ -213,6 +215,8 @@ class Broker:
                 return
             size += sum(map(len, message))
             # Its key may have been taken away since it connected.
+            if keys is None and door in self._known_keys:
+                keys = self._known_keys[door].now()
             known = keys is None or _key(message[-1]).encode() in keys
             if known and len(message) == 2:  # noqa: PLR2004 - the peer and its message
                 yield message

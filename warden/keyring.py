@@ -127,11 +127,15 @@ class PublicKeys:
         for path in self._folder.glob("*.key"):
             public_key(path)
 
-    def __contains__(self, key: bytes) -> bool:
+    def now(self) -> frozenset[bytes]:
+        """Those that are there at this moment."""
         files = sorted((path, _identity(path)) for path in self._folder.glob("*.key"))
         if files != self._files:
             self._files, self._keys = files, frozenset(self._readable(path for path, _ in files))
-        return key in self._keys
+        return self._keys
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.now()
 
     @staticmethod
     def _readable(paths: Iterable[Path]) -> Iterator[bytes]:
