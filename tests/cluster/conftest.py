@@ -21,7 +21,7 @@ def lab() -> Iterator[Cluster]:
         pytest.skip("only root can set a cluster up")
     cluster = Cluster(f"test-{os.getpid()}")
     try:
-        cluster.up(say=print)
+        cluster.up(3, say=print)
         yield cluster
     finally:
         cluster.down()

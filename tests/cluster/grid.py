@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from labcluster.cluster import Cluster
 
 MASTER = "master"
-NODES = ("node1", "node2")
+NODES = ("node1", "node2", "node3")
 LIMIT = 40.0
 
 # A job that runs until `Grid.let_go`, and then ends with a status that nothing else has.
@@ -117,8 +117,8 @@ class Grid:
     def sessions(self, *, ended: bool = False) -> list[dict[str, Any]]:
         return self._warden("sessions", *(["--all"] if ended else []))
 
-    def tasks(self) -> list[dict[str, Any]]:
-        return self._warden("tasks")
+    def tasks(self, *, limit: int = 50) -> list[dict[str, Any]]:
+        return self._warden("tasks", "--limit", str(limit))
 
     def broker_log(self, word: str) -> list[str]:
         return [line for line in self.lab.log(MASTER, "broker").read_text().splitlines() if word in line]

@@ -10,7 +10,7 @@ import pytest
 from labcluster.cluster import Cluster
 
 MASTER = "master"
-NODES = ("node1", "node2")
+NODES = ("node1", "node2", "node3")
 CONFIG = "/etc/warden/warden.toml"
 
 
@@ -30,7 +30,7 @@ def admin(lab: Cluster, *argv: str) -> subprocess.CompletedProcess[str]:
 def everything(lab: Cluster) -> str:
     """All that the kit might touch."""
     shown = "qconf -sc; qconf -sq all.q; qconf -sconf; for host in $(qconf -sconfl); do qconf -sconf $host; done"
-    hosts = "for host in global node1 node2; do qconf -se $host | sed '/^load_values/,/^processors/d'; done"
+    hosts = "for host in global node1 node2 node3; do qconf -se $host | sed '/^load_values/,/^processors/d'; done"
     return shell(lab, f"{shown}; {hosts}")
 
 
