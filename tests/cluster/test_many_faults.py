@@ -150,6 +150,6 @@ def ending(grid: Grid, job: str, user: str, tasks: list[dict[str, Any]]) -> str:
         assert len(done) >= TASKS
         assert all(sum(task["counts"].values()) == SHOTS[user] for task in done if task["counts"])
         return ""
-    lines = [line for line in output.splitlines() if line.startswith("Error: ") or line.startswith("qpu")]
+    lines = [line for line in output.splitlines() if line.startswith(("Error: ", "qpu"))]
     failed = [record["failed"] for record in records if record["failed"].split()[0] != "0"]
     return "; ".join([*lines, *failed]) or "unexplained"

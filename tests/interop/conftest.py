@@ -28,7 +28,7 @@ def lab_grid() -> Iterator[Grid]:
         pytest.skip("only root can set a cluster up")
     cluster = Cluster(f"interop-{os.getpid()}")
     try:
-        cluster.up(with_qrmi=True, shot_rate=SHOT_RATE, say=print)
+        cluster.up(3, with_qrmi=True, shot_rate=SHOT_RATE, say=print)
         for user, uid in PEOPLE.items():
             for path in (*(TREE / "tests/interop/inside").glob("*.py"), *(TREE / "examples").glob("*.*")):
                 copy = cluster.users / user / path.name
