@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from warden.console import Group, config_option, json_option, print_json, table
+from warden.console import Group, Length, config_option, json_option, print_json, table
 from warden.model import one_line
 
 if TYPE_CHECKING:
@@ -65,11 +65,47 @@ def apply(config: Path, as_json: bool) -> None:
 @json_option
 def remove(config: Path, as_json: bool) -> None:
     """Take away what `apply` made, and nothing else. Refuses while jobs ask for the QPU."""
-    from gridengine import configuration, deployment
+    from gridengine import configuration, deployment, reservations
 
-    changes = deployment.plan({}, deployment.read_actual(configuration.load(config)))
+    settings = configuration.load(config)
+    for step in reservations.withdraw():
+        click.echo(str(step), err=as_json)
+    changes = deployment.plan({}, deployment.read_actual(settings))
     deployment.apply(changes)
     _show(changes, as_json, "nothing to do: there is nothing of ours in the cluster")
+
+
+@main.command("reserve")
+@click.option("--follow", is_flag=True, help="Go on until it is ended (SIGTERM), and follow every change.")
+@click.option("--every", "pause", type=Length(), default="30s", show_default=True, help="With --follow: how often.")
+@click.option("--withdraw", is_flag=True, help="Take all reservations back instead.")
+@config_option
+@json_option
+@click.pass_context
+def reserve(context: click.Context, config: Path, follow: bool, pause: int, withdraw: bool, as_json: bool) -> None:
+    """Reserve the windows of Warden's calendar in Grid Engine, so that no job is started into one.
+
+    As a manager, or a member of the user list arusers. Exit status 1 if a window could not be reserved now.
+    """
+    from gridengine import reservations, site
+    from warden.model import SECOND
+
+    if follow and (withdraw or as_json):
+        raise click.UsageError("--follow goes with neither --withdraw nor --json")
+    offered = site.load(config)
+    if follow:
+        reservations.follow(offered, pause / SECOND, click.echo)
+        return
+    steps = []
+    for step in reservations.withdraw() if withdraw else reservations.reserve(offered):
+        steps.append(step)
+        if not as_json:
+            click.echo(str(step))
+    if as_json:
+        print_json(steps)
+    elif not steps:
+        click.echo("nothing to do: there is no window, and no reservation of ours")
+    context.exit(1 if any(step.failed for step in steps) else 0)
 
 
 @main.command("doctor")

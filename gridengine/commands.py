@@ -77,10 +77,12 @@ def run(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     limit: float = LIMIT,
+    utc: bool = False,
 ) -> Output:
     """Run one of Grid Engine's commands.
 
-    Of `environment` (default: this process's own) only the variables that name the cell are passed on.
+    Of `environment` (default: this process's own) only the variables that name the cell are passed on. `utc`: times are
+    read and written in UTC, whatever the host's zone is.
 
     Raises:
         GridEngineError: In its subclasses, by what went wrong.
@@ -90,7 +92,7 @@ def run(
     try:
         done = subprocess.run(
             [program(command, cell), *arguments],
-            env={**cell, "PATH": _PATH, "LC_ALL": "C"},
+            env={**cell, "PATH": _PATH, "LC_ALL": "C"} | ({"TZ": "UTC"} if utc else {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=limit,
@@ -160,7 +162,12 @@ _SIGNS: tuple[tuple[type[GridEngineError], tuple[str, ...], str], ...] = (
     ),
     (
         DeniedError,
-        ("must be (a )?(manager|operator)", "is no (admin|submit) host", "is neither submit nor admin host"),
+        (
+            "must be (a )?(manager|operator)",
+            "is no (admin|submit) host",
+            "is neither submit nor admin host",
+            "the necessary privileges",
+        ),
         "a manager of the cell, on an admin host, may",
     ),
     (
