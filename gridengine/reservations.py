@@ -134,8 +134,9 @@ def difference(
     kept: list[Reservation] = []
     gone: list[Reservation] = []
     for one in existing:
-        stays = one.name == name and any(span.holds(one.span) for span in wanted)
-        (kept if stays else gone).append(one)
+        planned = one.name == name and any(span.holds(one.span) for span in wanted)
+        # In its last second the window may be over already, for it was rounded.
+        (kept if planned or one.span.end <= now + SECOND else gone).append(one)
     new: list[Span] = []
     skipped: list[tuple[Span, str]] = []
     for span in wanted:
@@ -322,6 +323,8 @@ def _ask_for(request: Request, span: Span) -> tuple[int | None, str]:
     except commands.GridEngineError as error:
         if "no suitable queues" in error.text:
             return None, "not granted yet, a job may run into it (one without h_rt is taken for endless)"
+        if PARALLEL_ENVIRONMENT in error.text:
+            return None, f"not granted, {error.text} (run `qpu-admin apply`)"
         return None, f"not granted yet, {error.text}"
 
 
