@@ -64,7 +64,7 @@ def apply(config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def remove(config: Path, as_json: bool) -> None:
-    """Take away what `apply` made, and nothing else. Refuses while jobs ask for the QPU."""
+    """Take away what `apply` and `reserve` made, and nothing else. Refuses while jobs ask for the QPU."""
     from gridengine import configuration, deployment, reservations
 
     settings = configuration.load(config)
@@ -85,7 +85,8 @@ def remove(config: Path, as_json: bool) -> None:
 def reserve(context: click.Context, config: Path, follow: bool, pause: int, withdraw: bool, as_json: bool) -> None:
     """Reserve the windows of Warden's calendar in Grid Engine, so that no job is started into one.
 
-    As a manager, or a member of the user list arusers. Exit status 1 if a window could not be reserved now.
+    A job then starts only if its h_rt ends before the next window; one that has no h_rt waits as long as a window is
+    reserved. As a manager, or a member of the user list arusers. Exit status 1 if a window could not be reserved now.
     """
     from gridengine import reservations, site
     from warden.model import SECOND

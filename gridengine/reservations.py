@@ -36,7 +36,7 @@ ENDLESS: Micros = 2**63 - 1
 _SOON: Micros = 5 * SECOND
 # The most windows that a broker tells of at once.
 _MOST_WINDOWS = 1000
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 # A QPU's name has no hyphen.
 _OURS = r"qpu-\w+-[0-9a-f]{8}"
 
