@@ -80,6 +80,12 @@ def test_only_the_cell_gets_through_of_the_environment(cell: Path) -> None:
     assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"SGE_ROOT", "SGE_CELL", "PATH", "LC_ALL"}
 
 
+def test_times_are_in_utc_where_it_matters(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    environment = program(cell, 'echo "$TZ"')
+    assert commands.run("qconf", environment=environment, utc=True).stdout == "UTC\n"
+
+
 def test_a_hanging_command_is_ended(cell: Path) -> None:
     with pytest.raises(UnreachableError, match=r"no answer within 0\.2 s"):
         commands.run("qconf", environment=program(cell, "exec sleep 60"), limit=0.2)

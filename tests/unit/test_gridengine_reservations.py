@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from gridengine_samples import calls
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridengine import admin_cli, commands, reservations
+from gridengine import admin_cli, commands, reservations, site
 from gridengine.reservations import Did, Reservation, Span, Step, difference
-from warden.model import SECOND, State, Window
+from warden.model import SECOND, State, UnavailableError, Window, clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from gridengine.site import Offer, Site
 
 SGE, OCS = "sge/advance_reservation.txt", "ocs/advance_reservation.txt"
 NOW = 1_795_700_000 * SECOND
@@ -202,6 +207,119 @@ def test_a_line_says_it_all_in_80_columns() -> None:
     assert str(first) == "+ fresnel 2026-11-26T13:33:20Z to 2026-11-26T13:34:50Z: reservation 12"
     assert len(str(first)) <= 80
     assert str(Step(did=Did.UNKNOWN, qpu="emu", reason="its calendar is not known")).startswith("! emu: its calendar")
+
+
+class Cell:
+    """A Grid Engine that grants what it is asked for, or `shifted` by some seconds; the real one cannot be made to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, shifted: int = 0) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self._shifted = shifted * SECOND
+        self._granted: dict[int, Reservation] = {}
+        monkeypatch.setattr(commands, "run", self._run)
+
+    @property
+    def spans(self) -> list[Span]:
+        return [one.span for one in self._granted.values()]
+
+    def _run(self, command: str, *words: str, utc: bool = False) -> commands.Output:
+        # Whatever has times in it.
+        assert utc == (command in {"qrsub", "qrstat"})
+        self.asked.append((command, *words))
+        return commands.Output(getattr(self, f"_{command}")(*words), "")
+
+    def _qconf(self, _option: str) -> str:
+        return "root\nsgeadmin\n"
+
+    def _qrsub(self, _a: str, start: str, _e: str, end: str, _n: str, name: str, *_: str) -> str:
+        times = [int(dt.datetime.strptime(text + "Z", "%Y%m%d%H%M.%S%z").timestamp()) * SECOND for text in (start, end)]
+        number = len(self.asked)
+        self._granted[number] = Reservation(number, name, Span(*(time + self._shifted for time in times)))
+        return f"Your advance reservation {number} has been granted\n"
+
+    def _qrdel(self, number: str) -> str:
+        del self._granted[int(number)]
+        return ""
+
+    def _qrstat(self, *_: str) -> str:
+        text = "<qrstat>"
+        for one in self._granted.values():
+            start, end = (clock(time)[:-1] for time in (one.span.start, one.span.end))
+            times = f"<start_time>{start}</start_time><end_time>{end}</end_time>"
+            text += f"<ar_summary><id>{one.id}</id><name>{one.name}</name><owner>root</owner><state>w</state>{times}"
+        return text
+
+    def _qstat(self, *_: str) -> str:
+        return "<slots_total>16</slots_total><slots_total>8</slots_total>"
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Site:
+    """Two QPUs."""
+    (tmp_path / "emu.toml").write_text('[qpu]\nname = "emu"\n')
+    path = tmp_path / "warden.toml"
+    path.write_text(
+        '[qpu]\nname = "fresnel"\n[[gridengine.qpu]]\nqueues = ["a.q", "b.q"]\n'
+        f'[[gridengine.qpu]]\nqueues = ["emu.q"]\nconfig = "{tmp_path / "emu.toml"}"\n'
+    )
+    return site.load(path)
+
+
+def calendars(monkeypatch: pytest.MonkeyPatch, **plans: tuple[Window, ...]) -> None:
+    """What the Wardens say; one that is not named does not answer."""
+
+    def windows(offer: Offer) -> tuple[Window, ...]:
+        if offer.name not in plans:
+            raise UnavailableError("it does not answer")
+        return plans[offer.name]
+
+    monkeypatch.setattr(reservations, "_windows", windows)
+
+
+def ahead(seconds: int) -> Window:
+    start = (time.time_ns() // 1000 // SECOND + seconds) * SECOND
+    return Window(start, start + 60 * SECOND, State.CALIBRATING)
+
+
+def test_of_several_qpus_all_slots_of_the_queues_are_asked_for(monkeypatch: pytest.MonkeyPatch, two: Site) -> None:
+    cell = Cell(monkeypatch)
+    calendars(monkeypatch, fresnel=(ahead(100),), emu=())
+    assert [step.did for step in reservations.reserve(two)] == [Did.RESERVED]
+    [asked] = [words for words in cell.asked if words[0] == "qrsub"]
+    assert asked[-5:] == ("-q", "a.q,b.q", "-pe", "qpu_window", "24")
+    assert [step.did for step in reservations.reserve(two)] == [Did.KEPT]
+
+
+def test_a_qpu_whose_warden_does_not_answer_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch, two: Site) -> None:
+    cell = Cell(monkeypatch)
+    one, other = ahead(100), ahead(300)
+    calendars(monkeypatch, fresnel=(one,), emu=(other,))
+    list(reservations.reserve(two))
+    calendars(monkeypatch, emu=())
+    assert [step.did for step in reservations.reserve(two)] == [Did.UNKNOWN, Did.WITHDRAWN]
+    assert cell.spans == [Span(one.start, one.end or 0)]
+    # A QPU that there is no longer has no Warden to be asked.
+    gone = msgspec.structs.replace(two, offers=two.offers[1:])
+    assert [step.did for step in reservations.reserve(gone)] == [Did.WITHDRAWN]
+    assert cell.spans == []
+
+
+def test_what_was_reserved_at_another_time_than_asked_for_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch, two: Site
+) -> None:
+    cell = Cell(monkeypatch, shifted=3600)
+    calendars(monkeypatch, fresnel=(ahead(100),), emu=())
+    with pytest.raises(commands.GridEngineError, match="taken back"):
+        list(reservations.reserve(two))
+    assert cell.spans == []
+
+
+def test_withdrawing_takes_all_of_ours(monkeypatch: pytest.MonkeyPatch, two: Site) -> None:
+    cell = Cell(monkeypatch)
+    calendars(monkeypatch, fresnel=(ahead(100),), emu=(ahead(50), ahead(300)))
+    list(reservations.reserve(two))
+    assert [step.qpu for step in reservations.withdraw()] == ["fresnel", "emu", "emu"]
+    assert cell.spans == []
 
 
 class Rounds:
