@@ -147,7 +147,7 @@ def _by_name(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
     pattern = asked.wants.get("qpu_name", "*")
     return (
         _those(qpus, lambda qpu: _matches(pattern, qpu.name)),
-        f"there is no QPU {pattern}: ask for one of {_some(qpu.name for qpu in qpus)}",
+        f"there is no QPU {pattern}: qpu_name can be {_some(qpu.name for qpu in qpus)}",
     )
 
 
