@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 # Not from the environment, which is the user's in `qsub -jsv`.
 CONFIG = Path("/etc/warden/warden.toml")
 
-# For so long we listen whether somebody goes on where Grid Engine would be silent. It looks for answers every 10 ms.
-_GRACE_MS = 1
-_AWAITED = frozenset({b"START", b"BEGIN", b"QUIT"})
+# For so many milliseconds we listen whether somebody goes on where Grid Engine would be silent; it looks for answers
+# every 10 ms. A false BEGIN may be the last that is there for now; one has to get past that to write a START.
+_GRACE_MS = {b"BEGIN": 1, b"START": 0, b"QUIT": 0}
 _CHUNK = 65536
 # Of a line that is longer, the rest is not kept.
 _LONGEST_LINE = 65536
 
 _LOOK_AGAIN = 1.0
 _MEMBERS_AGAIN = 60.0
-# So long a job waits for the first look at users and groups, which may come from a directory on the network.
+# So long jobs wait for the first look at users and groups, which may come from a directory on the network.
 _FIRST_LOOK = 1.0
 _QCONF_LIMIT = 2.0
 
@@ -90,7 +90,9 @@ def answer(job: Job, known: Known) -> Answer:
         interactive = jsv_policy.is_interactive(job) and known.interactive_jobs_get_none()
         if why := jsv_policy.impossible(asked, interactive=interactive):
             return Answer(refused=why)
-        verdict = jsv_policy.decide(replace(asked, uid=_uid(job.get("USER"))), known.qpus())
+        qpus = known.qpus()
+        uid = _uid(job.get("USER")) if jsv_policy.names_users(qpus) else None
+        verdict = jsv_policy.decide(replace(asked, uid=uid), qpus)
         return replace(verdict, removed=general.removed)
     except WardenError as error:
         return replace(general, warning=f"a job that asks for a QPU was not checked: {error.text}")
@@ -128,9 +130,7 @@ class Known:
             raise self._error
         if self._members is None:
             return self._qpus
-        return tuple(
-            replace(qpu, users=users) for qpu, users in zip(self._qpus, self._members.users(_FIRST_LOOK), strict=True)
-        )
+        return tuple(replace(qpu, users=users) for qpu, users in zip(self._qpus, self._members.users(), strict=True))
 
     def interactive_jobs_get_none(self) -> bool:
         """On SGE 8.1.9 they cannot have hooks; where nobody knows which Grid Engine this is, it is that one."""
@@ -172,11 +172,12 @@ class Members:
         self._users: tuple[frozenset[int] | None, ...] = (None,) * len(access)
         self._known: list[dict[str, int]] = [{} for _ in access]
         self._first, self._closed = threading.Event(), threading.Event()
+        self._patience = time.monotonic() + _FIRST_LOOK
         threading.Thread(target=self._look, daemon=True).start()
 
-    def users(self, limit: float) -> tuple[frozenset[int] | None, ...]:
+    def users(self) -> tuple[frozenset[int] | None, ...]:
         """Uids by QPU; None: everybody, or nobody knows."""
-        self._first.wait(limit)
+        self._first.wait(max(0.0, self._patience - time.monotonic()))
         return self._users
 
     def close(self) -> None:
@@ -207,12 +208,12 @@ def _lines(source: int) -> Iterator[tuple[bytes, bool]]:
         rest = rest[:_LONGEST_LINE]
         for number, line in enumerate(lines, 1):
             read = number < len(lines) or bool(rest)
-            yield line, line in _AWAITED and (read or _goes_on(poll))
+            yield line, line in _GRACE_MS and (read or _goes_on(poll, _GRACE_MS[line]))
 
 
-def _goes_on(poll: select.poll) -> bool:
-    # At its end there is something to be read as well.
-    return any(event & select.POLLIN for _, event in poll.poll(_GRACE_MS))
+def _goes_on(poll: select.poll, limit: int) -> bool:
+    # That somebody has hung up is an event as well.
+    return any(event & select.POLLIN for _, event in poll.poll(limit))
 
 
 def _write(sink: int, data: bytes) -> None:

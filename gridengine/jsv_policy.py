@@ -91,6 +91,11 @@ def offered(offer: Offer, users: frozenset[int] | None) -> Qpu:
     )
 
 
+def names_users(qpus: Iterable[Qpu]) -> bool:
+    """Whether it matters which uid a user has."""
+    return any(qpu.users is not None or any(kind.users for kind in qpu.classes) for qpu in qpus)
+
+
 def request(job: Job) -> Request | None:
     """The request of a job that asks for a QPU; None: it does not, and nothing here concerns it."""
     if not any("qpu" in value for name, value in job.parameters.items() if name.endswith(("l_hard", "l_soft"))):

@@ -10,6 +10,10 @@ submitter's choice. Three things keep him from more than having his own job refu
 - Grid Engine is silent after START and after BEGIN until it is answered. If more follows, the submitter wrote that line,
   and it is no START and no BEGIN to us. `Listener.hear` is told.
 - A START is answered once, and a BEGIN once. A second answer would be taken for the one to the next job, whosever that is.
+
+What passes unseen is a line that Grid Engine might have sent itself, about something that it did not send for this job. It
+misleads us about the submitter's own job, and nobody else: where Grid Engine reads its own files line by line, it looks
+for NAME=VALUE, and no line of the protocol is one of those.
 """
 
 from __future__ import annotations

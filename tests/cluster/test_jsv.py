@@ -93,13 +93,13 @@ def test_other_jobs_stay_as_they_are_but_for_what_stops_every_program(grid: Grid
         ("-M", "a@b\nQUIT"),
         ("-o", "/tmp/x\nBEGIN"),
         ("-wd", "/tmp/x\nBEGIN\nSTART"),
-        ("-ac", "a=b\nPARAM l_hard h_rt=1"),
+        ("-l", "h_rt=60", "-ac", "a=b\nPARAM l_hard h_rt=1"),
         ("-v", "A\nBEGIN\nB=1"),
         ("-e", "/tmp/x\njob_owner=alice"),
     ],
     ids=["quit", "begin", "start", "parameter", "variable", "owner"],
 )
-def test_line_breaks_are_refused_and_the_next_job_gets_its_own_answer(grid: Grid, options: tuple[str, str]) -> None:
+def test_line_breaks_are_refused_and_the_next_job_gets_its_own_answer(grid: Grid, options: tuple[str, ...]) -> None:
     # Both of the qmaster's verifiers have their turn.
     for _ in range(2):
         assert LINE_BREAKS in refusal(grid, *HELD, *options, user="bob")

@@ -128,6 +128,18 @@ def test_it_answers_for_job_after_job_and_ends_without_a_word(verifier: Verifier
     assert verifier.end() == (0, "")
 
 
+def test_a_job_without_a_qpu_costs_no_look_at_anything(config: Path, speak: Callable[..., Verifier]) -> None:
+    # Who opens this waits for ever.
+    config.unlink()
+    os.mkfifo(config)
+    loaded = config.with_name("loaded")
+    listing = f"pathlib.Path({str(loaded)!r}).write_text(' '.join(sys.modules))"
+    verifier = speak(sys.executable, "-c", f"{PROGRAM}; {listing}", config)
+    assert verifier.ask("PARAM l_hard h_rt=60", "ENV ADD A qpu=1") == ["RESULT STATE ACCEPT"]
+    assert verifier.end() == (0, "")
+    assert not {"zmq", "tomllib", "warden.config", "warden.client", "subprocess"} & set(loaded.read_text().split())
+
+
 def test_the_environment_is_asked_for_each_time(verifier: Verifier) -> None:
     for _ in range(2):
         verifier.send("START")
