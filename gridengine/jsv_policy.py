@@ -100,7 +100,7 @@ def request(job: Job) -> Request | None:
     """The request of a job that asks for a QPU; None: it does not, and nothing here concerns it."""
     if not any("qpu" in value for name, value in job.parameters.items() if name.endswith(("l_hard", "l_soft"))):
         return None
-    scope = "global_" if any(name.startswith("global_") for name in job.parameters) else ""
+    scope = "global_" if any(name.startswith(("global_", "master_")) for name in job.parameters) else ""
     wants = jsv_protocol.requests(job.parameters)
     soft = dict(jsv_protocol.items(job.get(f"{scope}l_soft")))
     if "qpu" not in wants and "qpu" not in soft:

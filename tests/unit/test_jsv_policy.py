@@ -212,6 +212,8 @@ def test_parameters_of_ocs_have_other_names() -> None:
     assert decide(asked).parameters == {"global_l_hard": "qpu=1,h_rt=60,qpu_window=60", "global_q_hard": "all.q"}
     master = Job(parameters={"USER": "alice", "master_l_hard": "qpu=2"})
     assert decide(master).refused.startswith("qpu=2 is more")
+    master = Job(parameters={"USER": "alice", "master_l_hard": "qpu=1,h_rt=60"})
+    assert decide(master).parameters == {"global_l_hard": "qpu_window=60", "global_q_hard": "all.q"}
     soft = Job(parameters={"USER": "alice", "global_l_soft": "qpu=2"})
     assert decide(soft).refused.startswith("-soft")
 
