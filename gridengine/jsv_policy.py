@@ -24,7 +24,9 @@ SOFT = "-soft -l qpu gets no QPU: ask for it with -hard -l qpu=1"
 # Patterns of Grid Engine that we read; its logical operators (&, !, parentheses) are left to it.
 _PLAIN = re.compile(r"[^&!()]*")
 _INTERACTIVE_CLIENTS = frozenset({"qrsh", "qlogin", "qsh", "qmake", "qtcsh"})
-# For a name, as many as there is room for.
+# Seconds. The sensor tells what will be left two reports later, so nobody ever sees the whole of the longest gap.
+_SLACK = 120
+# Names in a line; of more one can only tell that there are some.
 _MOST = 10
 
 
@@ -205,8 +207,8 @@ def _missing(asked: Request, qpus: Sequence[Qpu]) -> dict[str, str]:
     hard, queues = f"{asked.scope}l_hard", f"{asked.scope}q_hard"
     needed = _seconds(asked.wants.get("h_rt", ""))
     asks = {name for kind in ("l_hard", "l_soft") for name, _ in jsv_protocol.items(asked.job.get(asked.scope + kind))}
-    # A job that is longer than any gap lives through windows: its tasks wait.
-    if needed and "qpu_window" not in asks and needed <= max(qpu.longest for qpu in qpus):
+    # A job that fits into no gap lives through windows: its tasks wait.
+    if needed and "qpu_window" not in asks and needed + _SLACK <= max(qpu.longest for qpu in qpus):
         found[hard] = jsv_protocol.with_item(asked.job.get(hard), "qpu_window", str(needed))
     own = tuple(dict.fromkeys(queue for qpu in qpus for queue in qpu.queues))
     if not asked.queues:

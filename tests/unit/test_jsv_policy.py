@@ -142,10 +142,10 @@ def test_a_job_gets_the_window_that_it_needs_the_queues_and_its_class() -> None:
     [
         ("90", "90"),
         ("0:1:30", "90"),
-        ("1:00:00", "3600"),
+        ("0:58:00", "3480"),
+        ("0:58:01", None),
         (":1:", "60"),
         ("30.2", "31"),
-        ("3601", None),
         ("INFINITY", None),
         ("0", None),
         ("", None),
