@@ -77,9 +77,11 @@ def run(sequence: str, shots: str, within: int | None, output: Path | None, as_j
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("-l", "resources", multiple=True, metavar="NAME=VALUE", help="Ask for more: -l h_rt=0:10:00.")
 @click.option("--name", help="The job's name.")
-@click.option("--output", metavar="FILE", help="Where the job's output goes.")
+@click.option("--output", metavar="FILE", help="Where the job's output goes; with --array it needs $TASK_ID.")
 @click.option("--queue", help="Only this queue.")
-@click.option("--wait", is_flag=True, help="Wait for the job, and exit with its status.")
+@click.option("--array", metavar="FIRST-LAST[:STEP]", help="Submit an array: each task has its number in SGE_TASK_ID.")
+@click.option("--native", default="", metavar="OPTIONS", help="Further options of qsub: --native '-r y -P project'.")
+@click.option("--wait", is_flag=True, help="Wait for it, and exit with its status; of an array, the highest.")
 @console.json_option
 def submit(
     command: tuple[str, ...],
@@ -87,37 +89,47 @@ def submit(
     name: str | None,
     output: str | None,
     queue: str | None,
+    array: str | None,
+    native: str,
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Submit COMMAND as a job with one QPU, through DRMAA.
+    r"""Submit COMMAND as a job with one QPU, through DRMAA.
 
-    For instance: qpu submit -- qpu run sequence.json --shots 200
+    \b
+    A program:     qpu submit -- qpu run sequence.json --shots 200
+    A job script:  qpu submit --array 1-100:2 scan.sh
+
+    A file with lines that begin with #$, or one that cannot be run, is a job script: those lines count as with qsub.
     """
-    from gridengine.submission import JobTemplate, Session  # noqa: PLC0415
+    from gridengine import submit_command  # noqa: PLC0415
 
-    template = JobTemplate(
-        command=command[0],
-        args=command[1:],
-        resources={"qpu": "1", **dict(map(_request, resources))},
+    submit_command.submit(
+        command,
+        resources=dict(map(_request, resources)),
         name=name,
         output=output,
         queue=queue,
+        native=native,
+        array=array,
+        wait=wait,
+        as_json=as_json,
     )
-    with Session() as grid:
-        job = grid.submit(template)
-        if not wait:
-            _submitted(job.id, as_json=as_json)
-            return
-        click.echo(f"job {job.id} is submitted; waiting for it", err=True)
-        info = job.wait()
-    if as_json:
-        console.print_json(info)
-    elif info.exit_status is None:
-        raise console.Failure(f"job {job.id} did not end by itself: {info.signal or 'it was deleted or never ran'}")
-    else:
-        click.echo(f"job {job.id} ended with exit status {info.exit_status} after {info.wallclock:.1f} s")
-    sys.exit(info.exit_status if info.exit_status is not None else 1)
+
+
+@qpu.command("wait")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@click.option("--within", type=console.Length(), metavar="DURATION", help="Wait no longer, for instance 30min.")
+@console.json_option
+def wait_for(jobs: tuple[str, ...], within: int | None, as_json: bool) -> None:
+    """Wait for your jobs, however they were submitted, and exit with their status: of several, the highest.
+
+    JOB is a job's number, or JOB.TASK. Of jobs that are over Grid Engine's accounting tells.
+    """
+    from gridengine import submit_command  # noqa: PLC0415
+    from warden.model import SECOND  # noqa: PLC0415
+
+    submit_command.wait(jobs, None if within is None else within / SECOND, as_json=as_json)
 
 
 @qpu.command()
@@ -226,13 +238,6 @@ def _request(text: str) -> tuple[str, str]:
     if not name or not equals or not value:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="-l")
     return name, value
-
-
-def _submitted(job: str, *, as_json: bool) -> None:
-    if as_json:
-        console.print_json({"job": job})
-    else:
-        click.echo(f"job {job} is submitted; `qpu why {job}` says why it waits")
 
 
 def _state(letters: str) -> str:

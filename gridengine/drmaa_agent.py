@@ -11,6 +11,7 @@ File descriptor 0 is a socket: a line of JSON per call, a line of JSON per answe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -18,7 +19,10 @@ import re
 import socket
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Debian's libdrmaa needs libjemalloc, which wants more static TLS than glibc keeps for libraries that come late.
 TUNABLE = "glibc.rtld.optional_static_tls=20000"
@@ -26,6 +30,7 @@ TUNABLE = "glibc.rtld.optional_static_tls=20000"
 GRACE = 3.0
 
 _NO_WAIT = 0
+_UNKNOWN = 18
 _NOT_ENDED = 23
 _ENDED_WITHOUT_USAGE = 24
 
@@ -97,13 +102,12 @@ class Grid:
             self._session.exit()
 
     def submit(self, attributes: dict[str, Any]) -> str:
-        template = self._session.createJobTemplate()
-        try:
-            for name, value in attributes.items():
-                setattr(template, name, value)
+        with self._template(attributes) as template:
             return str(self._session.runJob(template))
-        finally:
-            template.delete()
+
+    def submit_array(self, attributes: dict[str, Any], first: int, last: int, step: int) -> list[str]:
+        with self._template(attributes) as template:
+            return [str(task) for task in self._session.runBulkJobs(template, first, last, step)]
 
     def status(self, job: str) -> str:
         if job in self._ended:
@@ -113,28 +117,41 @@ class Grid:
     def control(self, job: str, action: str) -> None:
         self._session.control(job, action)
 
-    def wait(self, job: str) -> dict[str, Any] | None:
-        """Return how the job ended, None while it has not. Never waits."""
-        if job not in self._ended:
-            try:
-                info = self._session.wait(job, _NO_WAIT)
-            except Exception as error:
-                code, _ = explain(error)
-                if code == _NOT_ENDED:
-                    return None
-                if code != _ENDED_WITHOUT_USAGE:
-                    raise
+    def collect(self, jobs: list[str]) -> dict[str, Any]:
+        """Say how jobs have ended, those that have, and which the session does not know. Never waits."""
+        unknown = [job for job in jobs if job not in self._ended and not self._look(job)]
+        return {"ended": {job: self._ended[job] for job in jobs if job in self._ended}, "unknown": unknown}
+
+    def _look(self, job: str) -> bool:
+        """Take down a job's end if it has ended. Whether the session knows the job."""
+        try:
+            info = self._session.wait(job, _NO_WAIT)
+        except Exception as error:
+            code, _ = explain(error)
+            if code == _ENDED_WITHOUT_USAGE:
                 # Deleted while it was queued.
                 self._ended[job] = {"exited": False, "exit_status": 0, "signal": "", "aborted": True, "usage": {}}
-            else:
-                self._ended[job] = {
-                    "exited": info.hasExited,
-                    "exit_status": info.exitStatus,
-                    "signal": info.terminatedSignal if info.hasSignal else "",
-                    "aborted": info.wasAborted,
-                    "usage": info.resourceUsage,
-                }
-        return self._ended[job]
+            elif code not in {_NOT_ENDED, _UNKNOWN}:
+                raise
+            return code != _UNKNOWN
+        self._ended[job] = {
+            "exited": info.hasExited,
+            "exit_status": info.exitStatus,
+            "signal": info.terminatedSignal if info.hasSignal else "",
+            "aborted": info.wasAborted,
+            "usage": info.resourceUsage,
+        }
+        return True
+
+    @contextlib.contextmanager
+    def _template(self, attributes: dict[str, Any]) -> Iterator[Any]:
+        template = self._session.createJobTemplate()
+        try:
+            for name, value in attributes.items():
+                setattr(template, name, value)
+            yield template
+        finally:
+            template.delete()
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ class Agent:
 
 
 def _maybe_done(call: str) -> str:
-    return "; whether the job was submitted is not known, qstat shows it" if call == "submit" else ""
+    return "; whether the job was submitted is not known, qstat shows it" if call in {"submit", "submit_array"} else ""
 
 
 def _error(code: int, text: str, arguments: Mapping[str, object]) -> SubmissionError:

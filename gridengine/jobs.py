@@ -12,7 +12,7 @@ from gridengine import commands
 from warden.model import BadRequestError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 # An array of 75000 tasks makes some ten megabytes. More than this is nothing that we understand.
 MAX_XML = 64 * 2**20
@@ -103,6 +103,23 @@ def states(xml_text: str) -> dict[int, str]:
     return {job: ",".join(letters) for job, letters in found.items()}
 
 
+def live(xml_text: str) -> dict[str, str]:
+    """Read the states out of `qstat -u USER -xml`, by job or, of an array, by task: `{"12": "r", "13.1": "qw"}`.
+
+    Raises:
+        UnreadableError: It is not the XML that we know.
+    """
+    found: dict[str, str] = {}
+    for job, tag, text, _ in _listed(xml_text, ("state", "tasks")):
+        if tag == "state":
+            found[str(job)] = text
+        else:
+            # It follows the state of the same element.
+            letters = found.pop(str(job), "")
+            found.update((f"{job}.{task}", letters) for task in _tasks(text))
+    return found
+
+
 def requesting(xml_text: str, names: Collection[str]) -> list[int]:
     """Find the jobs that ask for any of these complexes, hard or soft, in `qstat -u * -r -xml`.
 
@@ -158,6 +175,16 @@ def _detail(job_id: str, environment: Mapping[str, str] | None, limit: float) ->
         raise NoSuchJobError(
             f"Grid Engine knows no job {job_id}: it never was, or is over (qacct -j {job_id})"
         ) from None
+
+
+def _tasks(text: str) -> Iterator[int]:
+    """Read `1,3,5-9:2`."""
+    for part in text.split(","):
+        told = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10})(?::(\d{1,10}))?)?", part)
+        if told is None:
+            raise UnreadableError(f"qstat -xml names tasks {text!r}")
+        first, last, step = (int(number or 0) for number in told.groups())
+        yield from range(first, max(first, last) + 1, step or 1)
 
 
 # An element without children: its path, its text, its attributes.

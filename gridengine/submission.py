@@ -4,25 +4,28 @@
         job = grid.submit(JobTemplate(command="qpu", args=("run", "afm.json", "--shots", "200"), resources={"qpu": 1}))
         print(job.id, job.wait().exit_status)
 
+        jobs = grid.submit_array(JobTemplate(command="scan.sh", script=True), 1, 100)
+        for info in grid.completed(jobs):
+            print(info.id, info.exit_status)
+
 libdrmaa lives in a process of its own (`drmaa_agent`): Debian's loads only where the environment was prepared before
 the process started, libdrmaa can hang, and neither is to be the trouble of the user's process. When that process is
-lost, the next call starts another, which takes up the same DRMAA session by its contact.
+lost, the next call starts another, which takes up the same DRMAA session by its contact. Where DRMAA has forgotten a
+job, qstat and qacct are asked (`waiting`).
 """
 
 from __future__ import annotations
 
-import enum
-import math
 import os
 import re
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from gridengine import commands, job_info, job_script
 from gridengine.drmaa_process import (
     Agent,
     GridUnavailableError,
@@ -30,8 +33,11 @@ from gridengine.drmaa_process import (
     SubmissionError,
     WaitTimeoutError,
 )
+from gridengine.job_info import JobInfo, JobStatus
+from gridengine.waiting import Books, Collected, Progress, Waiter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
 __all__ = [
@@ -41,40 +47,11 @@ __all__ = [
     "JobLostError",
     "JobStatus",
     "JobTemplate",
+    "Progress",
     "Session",
     "SubmissionError",
     "WaitTimeoutError",
 ]
-
-
-class JobStatus(enum.StrEnum):
-    QUEUED = "queued"
-    HELD = "held"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    DONE = "done"
-    FAILED = "failed"
-    UNDETERMINED = "undetermined"
-
-
-class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended."""
-
-    id: str
-    exit_status: int | None
-    """None for a job that was killed, deleted, or never ran."""
-    signal: str
-    """The signal that killed the job (`SIGKILL`), or empty."""
-    aborted: bool
-    """Whether it was deleted, or could not start. A job from DRMAA does not stay in the queue in error: it ends."""
-    wallclock: float
-    """Seconds that the job took on its host."""
-    resource_usage: dict[str, str]
-    """What Grid Engine accounted for, in its own words and units, which differ between its flavours."""
-
-    @property
-    def succeeded(self) -> bool:
-        return self.exit_status == 0
 
 
 class JobTemplate(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,17 +62,21 @@ class JobTemplate(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     command: str
-    """A program: a path, or a name that is on the PATH of jobs. No shell reads it."""
+    """A program: a path, or a name that is on the PATH of jobs. No shell reads it. Or, see `script`, a job script."""
     args: tuple[str, ...] = ()
+    script: bool = False
+    """Whether the command is a job script, which Grid Engine copies, and whose `#$` lines it reads as qsub does. What this
+    template says goes before what they say."""
     resources: Mapping[str, str | int] = {}
     """What `-l` asks for: `{"qpu": 1, "h_rt": "0:10:00"}`."""
     name: str | None = None
     output: str | None = None
-    """The file for the job's stdout; a relative path starts at the working directory. None: NAME.oID there."""
+    """The file for the job's stdout; a relative path starts at the working directory. None: NAME.oID there. The tasks of
+    an array need `$TASK_ID` in it."""
     error: str | None = None
     """As `output`. None: NAME.eID."""
     working_directory: str | None = None
-    """None: the current directory of the process that submits."""
+    """None: what the job script says, or else the current directory of the process that submits."""
     queue: str | None = None
     native: str = ""
     """Further options of qsub, in one string, read by Grid Engine: `-P project -r y`."""
@@ -115,6 +96,8 @@ class JobTemplate(msgspec.Struct, frozen=True, kw_only=True):
             _check_word("job name", self.name, "_.+-")
         if self.queue is not None:
             _check_word("queue", self.queue, "_.@*?,-")
+        if job_script.value_of("-t", job_script.split(self.native)) is not None:
+            raise SubmissionError("DRMAA takes no -t in the native options: submit an array with submit_array")
 
     def attributes(self) -> dict[str, str | list[str]]:
         """The same in the words of the drmaa package."""
@@ -125,11 +108,12 @@ class JobTemplate(msgspec.Struct, frozen=True, kw_only=True):
                 f"the current directory is gone ({error.strerror}): name a working directory"
             ) from None
         attributes: dict[str, str | list[str]] = {
-            "remoteCommand": self.command,
+            "remoteCommand": str(Path(self.command).absolute()) if self.script else self.command,
             "args": list(self.args),
-            "workingDirectory": str(directory),
             "nativeSpecification": self._native_specification(),
         }
+        if self.working_directory is not None or not _names_directory(self.script_options()):
+            attributes["workingDirectory"] = str(directory)
         if self.name is not None:
             attributes["jobName"] = self.name
         for attribute, path in (("outputPath", self.output), ("errorPath", self.error)):
@@ -138,13 +122,25 @@ class JobTemplate(msgspec.Struct, frozen=True, kw_only=True):
                 attributes[attribute] = ":" + (path if path.startswith("$") else str(directory / path))
         return attributes
 
+    def script_options(self) -> list[str]:
+        """Read the options in the `#$` lines of the job script, if it is one.
+
+        Raises:
+            SubmissionError: The script cannot be read.
+        """
+        return job_script.options(Path(self.command)) if self.script else []
+
     def _native_specification(self) -> str:
-        words = []
+        words = ["-b", "n"] if self.script else []
         if self.resources:
             words += ["-l", ",".join(f"{name}={value}" for name, value in self.resources.items())]
         if self.queue is not None:
             words += ["-q", self.queue]
         return " ".join([*words, self.native]).strip()
+
+
+def _names_directory(options: list[str]) -> bool:
+    return "-cwd" in options or "-wd" in options
 
 
 def _check_word(what: str, text: str, signs: str) -> None:
@@ -180,13 +176,57 @@ class Session:
         self._agent: Agent | None = None
         self._closed = False
         self._agent = self._connected()
+        self._books = Books()
+        # DRMAA tells once how a job ended, and the agent may be lost that was told.
+        self._ended: dict[str, JobInfo] = {}
 
     def submit(self, template: JobTemplate) -> Job:
+        """Submit one job.
+
+        Raises:
+            SubmissionError: Grid Engine refuses it.
+        """
+        if job_script.value_of("-t", template.script_options()) is not None:
+            raise SubmissionError(
+                f"{template.command} asks for an array (-t), which DRMAA does not see: use submit_array"
+            )
         return Job(self, self._call("submit", attributes=template.attributes()))
 
+    def submit_array(self, template: JobTemplate, first: int, last: int, step: int = 1) -> list[Job]:
+        """Submit an array, whose tasks are jobs with ids such as 12.1, 12.3. Each finds its number as SGE_TASK_ID.
+
+        Raises:
+            SubmissionError: There are no such tasks, or Grid Engine refuses them.
+        """
+        tasks = job_script.Tasks(first, last, step)
+        answer = self._call("submit_array", attributes=template.attributes(), **msgspec.structs.asdict(tasks))
+        return [Job(self, task) for task in answer]
+
     def job(self, id: str) -> Job:  # noqa: A002 - DRMAA's word
-        """A job that this session, or the one it took up, has submitted."""
+        """A job of yours by its number, whoever submitted it; a task of an array is JOB.TASK."""
         return Job(self, id)
+
+    def completed(
+        self,
+        jobs: Iterable[Job],
+        timeout: float | None = None,
+        watch: Callable[[Progress], None] | None = None,
+    ) -> Iterator[JobInfo]:
+        """Wait for all these jobs, and yield how each ended, as they end. Thousands of jobs take no more than one thread.
+
+        `watch` is called once a second or so with how far they have come. A qmaster that is restarted meanwhile makes this
+        wait longer; where DRMAA has forgotten a job, Grid Engine's accounting tells how it ended.
+
+        Raises:
+            WaitTimeoutError: Some have not ended within `timeout` seconds.
+            JobLostError: Nobody tells how some ended; all others have been told before.
+            GridUnavailableError: Grid Engine has not answered for ten minutes, or not until the timeout.
+        """
+        ids = [job.id for job in jobs]
+        waiter = Waiter(ids, self._books, collect=self._collect, renew=self._renew, watch=watch)
+        for info in waiter.completed(timeout):
+            self._ended[info.id] = info
+            yield info
 
     def close(self) -> None:
         """Sign off. The jobs go on."""
@@ -214,6 +254,38 @@ class Session:
             self._agent = self._connected()
             return self._agent.call(name, **arguments)
 
+    def _collect(self, ids: list[str]) -> Collected:
+        known = {job: self._ended[job] for job in ids if job in self._ended}
+        asked = [job for job in ids if job not in known]
+        answer = self._call("collect", jobs=asked) if asked else {"ended": {}, "unknown": []}
+        told = {job: job_info.told_by_drmaa(job, ended) for job, ended in answer["ended"].items()}
+        return Collected(known | told, frozenset(answer["unknown"]))
+
+    def _renew(self) -> None:
+        """Have the next call begin anew with libdrmaa: this one has seen the qmaster restart, and hears nothing."""
+        with self._lock:
+            if self._agent is not None:
+                self._agent.kill()
+
+    def _status(self, id: str) -> JobStatus:  # noqa: A002 - DRMAA's word
+        if id in self._ended:
+            return _ended_as(self._ended[id])
+        try:
+            return _STATUS[self._call("status", job=id)]
+        except JobLostError as lost:
+            try:
+                letters = self._books.live(_SHARED).get(id)
+                ended = self._books.ended([id.partition(".")[0]]).get(id) if letters is None else None
+            except commands.UnreachableError as error:
+                raise GridUnavailableError(error.text) from None
+            except commands.GridEngineError:
+                raise lost from None
+            if letters is not None:
+                return job_info.status_of(letters)
+            if ended is None:
+                raise
+            return _ended_as(ended)
+
     def _connected(self) -> Agent:
         if self._agent is not None:
             if self._agent.alive:
@@ -228,8 +300,12 @@ class Session:
         return agent
 
 
+def _ended_as(info: JobInfo) -> JobStatus:
+    return JobStatus.FAILED if info.exit_status is None else JobStatus.DONE
+
+
 class Job:
-    """A job of a session."""
+    """A job of a session, or a task of an array."""
 
     def __init__(self, session: Session, id: str) -> None:  # noqa: A002 - DRMAA's word
         self.id = id
@@ -239,33 +315,22 @@ class Job:
         return f"Job({self.id!r})"
 
     def status(self) -> JobStatus:
-        return _STATUS[self._call("status")]
+        """Ask the qmaster. Of many jobs, `Session.completed` costs it less.
+
+        Raises:
+            JobLostError: Grid Engine knows of no such job.
+        """
+        return self._session._status(self.id)  # noqa: SLF001 - a job is a part of its session
 
     def wait(self, timeout: float | None = None) -> JobInfo:
         """Wait until the job has ended, and return how. Asking again gives the same answer.
 
         Raises:
             WaitTimeoutError: It has not ended within `timeout` seconds.
-            JobLostError: Grid Engine does not tell this session how it ended.
+            JobLostError: Nobody tells how it ended.
+            GridUnavailableError: Grid Engine has not answered for ten minutes, or not until the timeout.
         """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        pause = _SHORTEST_PAUSE
-        while (ended := self._call("wait")) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise WaitTimeoutError(f"job {self.id} has not ended within {timeout:g} s: it goes on, wait again")
-            time.sleep(min(pause, left))
-            pause = min(1.5 * pause, _LONGEST_PAUSE)
-        usage = ended["usage"]
-        return JobInfo(
-            id=self.id,
-            exit_status=ended["exit_status"] if ended["exited"] else None,
-            signal=ended["signal"],
-            aborted=ended["aborted"],
-            # The first is OCS's, and exacter.
-            wallclock=float(usage.get("wallclock") or usage.get("ru_wallclock") or 0),
-            resource_usage=usage,
-        )
+        return next(self._session.completed([self], timeout))
 
     def hold(self) -> None:
         """Keep a queued job from starting."""
@@ -289,9 +354,8 @@ class Job:
         return self._session._call(name, job=self.id, **arguments)  # noqa: SLF001 - a job is a part of its session
 
 
-# libdrmaa is told of a job's end; asking it costs no message to the qmaster, and nobody holds the lock while waiting.
-_SHORTEST_PAUSE = 0.05
-_LONGEST_PAUSE = 0.5
+# Threads that ask at the same time share qstat's answer.
+_SHARED = 0.5
 
 _STATUS = {
     "undetermined": JobStatus.UNDETERMINED,
