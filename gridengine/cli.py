@@ -94,13 +94,12 @@ def submit(
     wait: bool,
     as_json: bool,
 ) -> None:
-    r"""Submit COMMAND as a job with one QPU, through DRMAA.
+    """Submit COMMAND as a job with one QPU, through DRMAA.
 
-    \b
-    A program:     qpu submit -- qpu run sequence.json --shots 200
-    A job script:  qpu submit --array 1-100:2 scan.sh
+    For instance: qpu submit -- qpu run sequence.json --shots 200
 
-    A file with lines that begin with #$, or one that cannot be run, is a job script: those lines count as with qsub.
+    A file with lines that begin with #$, or one that cannot be run, is a job script: what these lines ask for counts as
+    with qsub, and where they ask for qpu themselves, so does that. For instance: qpu submit --array 1-100:2 scan.sh
     """
     from gridengine import submit_command  # noqa: PLC0415
 

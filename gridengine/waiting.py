@@ -229,8 +229,10 @@ class Waiter:
                 self._lose({job}, "it is an array: ask for its tasks, as JOB.TASK")
             elif job in found:
                 yield self._taken(found[job])
-            elif now - self._gone[job] > ACCOUNTING_LAG:
+            elif now - self._gone[job] >= ACCOUNTING_LAG:
                 self._lose({job}, "Grid Engine has no record of it")
+            else:
+                self._next_check = min(self._next_check, now + _GRACE)
         self._listen(now)
 
     def _listen(self, now: float) -> None:
@@ -259,12 +261,15 @@ class Waiter:
 
     def _progress(self) -> Progress:
         running = min(self._running, len(self._left))
+        trouble = self._trouble[1].text if self._trouble else ""
+        if not trouble and (unrecorded := self._gone.keys() & self._left.keys()):
+            trouble = f"{_some(sorted(unrecorded))} not in the queue any more, but not accounted yet"
         return Progress(
             waiting=len(self._left) - running,
             running=running,
             ended=self._ended + len(self._lost),
             failed=self._failed + len(self._lost),
-            trouble=self._trouble[1].text if self._trouble else "",
+            trouble=trouble,
         )
 
     def _new_checks(self) -> Pace:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BIN = Path(sys.executable).parent
 COMMANDS = {
     "warden": ["serve", "worker", "keys", "status", "drain", "resume", "calibrate", "sessions", "tasks"],
-    "qpu": ["status", "run", "submit", "why", "tasks", "cancel"],
+    "qpu": ["status", "run", "submit", "wait", "why", "tasks", "cancel"],
     "qpu-admin": ["plan", "apply", "remove", "acct"],
 }
 
@@ -101,6 +101,8 @@ def test_version_names_the_kit(command: str) -> None:
         ("qpu", "run", "x.json", "--shot", "7", "--nonesuch"),
         ("qpu", "submit"),
         ("qpu", "submit", "-l", "h_rt", "true"),
+        ("qpu", "wait"),
+        ("qpu", "wait", "7", "--within", "0"),
         ("qpu", "run", "-", "--within", "soon"),
         ("qpu", "run", "-", "--within", "0"),
         ("qpu", "run", "-", "--within", "-5"),
@@ -145,6 +147,8 @@ def test_no_address_is_one_line(site: Site) -> None:
 def test_no_grid_engine_is_one_line(site: Site) -> None:
     refused(call("qpu", "why", "7", site=site, SGE_ROOT="/nonexistent"))
     refused(call("qpu", "submit", "true", site=site, SGE_ROOT="/nonexistent"))
+    refused(call("qpu", "wait", "7", site=site, SGE_ROOT="/nonexistent"))
+    refused(call("qpu", "wait", "x", site=site, SGE_ROOT="/nonexistent"), "'x' is no job")
 
 
 @pytest.mark.parametrize("job", ["x", "7.1x", "-7", "*", ""])

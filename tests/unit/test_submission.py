@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gridengine import drmaa_agent, drmaa_process
+from gridengine import drmaa_agent, drmaa_process, waiting
 from gridengine.submission import (
     GridUnavailableError,
     JobInfo,
@@ -72,8 +72,12 @@ class Session:
         os.write(1, b'{"id": 2, "result": "wrong"}\\n')
         return command
 
+    def runBulkJobs(self, template, first, last, step):
+        self.runJob(template)
+        return [f"7.{task}" for task in range(first, last + 1, step)]
+
     def jobStatus(self, job):
-        if job == "unknown":
+        if job.startswith("unknown") or job in ("12", "13", "14"):
             raise Exception("code 18: The job specified by the 'jobid' does not exist.")
         if job == "slow":
             time.sleep(0.5)
@@ -88,12 +92,31 @@ class Session:
             raise Exception("code 23: time-out condition")
         if job == "deleted":
             raise Exception("code 24: no usage information was returned for the completed job")
-        if job in self.reaped or job == "unknown":
+        if job in self.reaped or job == "unknown" or job in ("12", "13", "14"):
             raise Exception("code 18: The job specified by the 'jobid' does not exist.")
         self.reaped.add(job)
         if job == "killed":
             return JobInfo(False, True, "SIGKILL", False, 0, {"ru_wallclock": "2.0000"})
         return JobInfo(True, False, "", False, 7, {"wallclock": "1.5", "ru_wallclock": "1.0000"})
+"""
+
+
+# Job 12 runs, job 13 is over.
+QSTAT = """#!/bin/sh
+cat <<END
+<job_info><queue_info><job_list><JB_job_number>12</JB_job_number><state>r</state></job_list></queue_info></job_info>
+END
+"""
+QACCT = """#!/bin/sh
+test "$4" = 13 || { echo "error: job id $4 not found" >&2; exit 1; }
+cat <<END
+=====
+jobnumber    13
+taskid       undefined
+failed       0
+exit_status  5
+ru_wallclock 3s
+END
 """
 
 
@@ -108,6 +131,12 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DRMAA_LIBRARY_PATH", "/nowhere/libdrmaa.so")
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    commands = tmp_path / "bin" / {"x86_64": "lx-amd64", "aarch64": "lx-arm64"}[os.uname().machine]
+    commands.mkdir(parents=True)
+    for name, program in (("qstat", QSTAT), ("qacct", QACCT)):
+        (commands / name).write_text(program)
+        (commands / name).chmod(0o755)
+    monkeypatch.setattr(waiting, "ACCOUNTING_LAG", 0.0)
     return tmp_path / "log"
 
 
@@ -255,11 +284,83 @@ def test_refusal_is_one_clear_line(call: str, kind: type[SubmissionError], text:
 @pytest.mark.usefixtures("log")
 def test_unknown_job_and_impossible_control() -> None:
     with Session() as grid:
-        for ask in (grid.job("unknown").status, grid.job("unknown").wait):
-            with pytest.raises(JobLostError, match="qacct -j unknown"):
+        for ask in (grid.job("unknown").status, grid.job("unknown").wait, grid.job("14").wait):
+            with pytest.raises(JobLostError, match=r"qacct -j (unknown|14)"):
                 ask()
         with pytest.raises(SubmissionError, match="cannot hold job job: hold is impossible"):
             grid.job("job").hold()
+
+
+@pytest.mark.usefixtures("log")
+def test_what_drmaa_has_forgotten_grid_engine_still_tells() -> None:
+    with Session() as grid:
+        assert grid.job("12").status() is JobStatus.RUNNING
+        with pytest.raises(WaitTimeoutError):
+            grid.job("12").wait(timeout=0)
+        assert grid.job("13").status() is JobStatus.DONE
+        info = grid.job("13").wait()
+        assert (info.exit_status, info.wallclock) == (5, 3.0)
+        assert info == grid.job("13").wait()
+
+
+def test_without_the_commands_drmaa_has_the_last_word(log: Path) -> None:
+    for command in (log.parent / "bin").glob("*/q*"):
+        command.write_text("#!/bin/sh\necho 'error: cell directory x doesn'\"'\"'t exist' >&2; exit 1\n")
+    with Session() as grid:
+        for ask in (grid.job("13").status, grid.job("13").wait):
+            with pytest.raises(JobLostError, match="qacct -j 13"):
+                ask()
+
+
+@pytest.mark.usefixtures("log")
+def test_array_is_submitted_as_a_whole_and_its_tasks_are_jobs() -> None:
+    with Session() as grid:
+        jobs = grid.submit_array(JobTemplate(command="job"), 1, 7, 3)
+        assert [job.id for job in jobs] == ["7.1", "7.4", "7.7"]
+        assert sorted(info.id for info in grid.completed(jobs)) == ["7.1", "7.4", "7.7"]
+        for tasks in ((0, 3, 1), (3, 1, 1), (1, 3, 0)):
+            with pytest.raises(SubmissionError, match="there is no array from"):
+                grid.submit_array(JobTemplate(command="job"), *tasks)
+
+
+@pytest.mark.usefixtures("log")
+def test_many_jobs_are_collected_with_one_call_and_told_again() -> None:
+    with Session() as grid:
+        jobs = [grid.submit(JobTemplate(command=f"job{number}")) for number in range(100)]
+        agent = grid._agent
+        assert agent is not None
+        before = next(agent._numbers)
+        assert len(list(grid.completed(jobs))) == 100
+        assert next(agent._numbers) - before == 2
+        assert len({info.id for info in grid.completed(jobs)}) == 100
+        assert next(agent._numbers) - before == 3
+        os.kill(agent_of(grid), 9)
+        assert jobs[5].wait().exit_status == 7
+
+
+@pytest.mark.usefixtures("log")
+def test_job_script_is_handed_over_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/sh\n#$ -N x\n")
+    attributes = JobTemplate(command="job.sh", script=True, args=("a",), resources={"qpu": 1}).attributes()
+    assert attributes == {
+        "remoteCommand": str(script),
+        "args": ["a"],
+        "nativeSpecification": "-b n -l qpu=1",
+        "workingDirectory": str(tmp_path),
+    }
+    script.write_text("#$ -wd /elsewhere\n")
+    assert "workingDirectory" not in JobTemplate(command="job.sh", script=True).attributes()
+    own = JobTemplate(command="job.sh", script=True, working_directory="/here").attributes()
+    assert own["workingDirectory"] == "/here"
+    with Session() as grid:
+        script.write_text("#$ -t 1-3\n")
+        with pytest.raises(SubmissionError, match="use submit_array"):
+            grid.submit(JobTemplate(command="job.sh", script=True))
+        assert len(grid.submit_array(JobTemplate(command="job.sh", script=True), 1, 3)) == 3
+        with pytest.raises(SubmissionError, match="cannot read the job script"):
+            grid.submit(JobTemplate(command="nosuch.sh", script=True))
 
 
 @pytest.mark.usefixtures("log")
@@ -414,6 +515,7 @@ def test_cell_and_library_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"args": ("\udc80",)}, "control character"),
         ({"args": (3,)}, "3 in the job template is no string"),
         ({"native": "-r y\n-b n"}, "line break"),
+        ({"native": "-r y -t 1-3"}, "submit_array"),
         ({"output": "a\0b"}, "control character"),
         ({"working_directory": "a\nb"}, "line break"),
         ({"resources": {"qpu": "1 -P other"}}, "no value for the resource qpu"),

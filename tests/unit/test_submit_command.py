@@ -1,0 +1,79 @@
+"""What a person sees of jobs that are waited for."""
+
+import io
+
+import pytest
+
+from gridengine.job_info import JobInfo
+from gridengine.submit_command import Line, line, told
+from gridengine.waiting import Progress
+
+
+def info(job: str, status: int | None, signal: str = "") -> JobInfo:
+    return JobInfo(id=job, exit_status=status, signal=signal, aborted=False, wallclock=1.25, resource_usage={})
+
+
+class Stream(io.StringIO):
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def test_line_says_how_many_wait_run_and_have_ended() -> None:
+    assert line(Progress(3, 2, 5, 0)) == "3 waiting, 2 running, 5 of 10 ended"
+    assert line(Progress(3, 2, 5, 1)) == "3 waiting, 2 running, 5 of 10 ended (1 failed)"
+    assert line(Progress(1, 0, 0, 0, "no\nanswer\x1b[2J")) == "1 waiting, 0 running, 0 of 1 ended; no answer [2J"
+
+
+def test_terminal_has_one_line_that_is_redrawn_and_left_clean() -> None:
+    stream = Stream(terminal=True)
+    shown = Line(stream)
+    for ended in (0, 0, 1, 2):
+        shown.show(Progress(2 - ended, 0, ended, 0))
+    shown.end()
+    shown.end()
+    assert stream.getvalue() == (
+        "\r\033[K2 waiting, 0 running, 0 of 2 ended\r\033[K1 waiting, 0 running, 1 of 2 ended\r\033[K"
+    )
+
+
+def test_log_gets_a_line_now_and_then_and_no_control_characters() -> None:
+    stream = Stream(terminal=False)
+    now = [0.0]
+    shown = Line(stream, lambda: now[0])
+    for ended in range(30):
+        shown.show(Progress(30 - ended, 0, ended, 0))
+        now[0] += 1
+    shown.end()
+    lines = stream.getvalue().splitlines()
+    assert [int(text.split(" ended")[0].split()[-3]) for text in lines] == [0, 10, 20]
+    assert "\033" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ended", "text"),
+    [
+        ([info("7", 3)], "job 7 ended with exit status 3 after 1.2 s"),
+        ([info("7", None, "SIGKILL")], "job 7 did not end by itself: SIGKILL"),
+        ([info("7", None)], "job 7 did not end by itself: it was deleted or never ran"),
+        ([info("7", 0), info("8", 0)], "2 jobs ended: 2 succeeded, 0 failed"),
+    ],
+)
+def test_ends_in_one_line(ended: list[JobInfo], text: str) -> None:
+    assert told(ended) == text
+
+
+def test_of_many_jobs_those_that_failed_are_named() -> None:
+    text = told([info("7.1", 0), info("7.2", 5), info("7.3", None, "SIGTERM")])
+    assert text.splitlines() == [
+        "3 jobs ended: 1 succeeded, 2 failed",
+        "JOB  ENDED          SECONDS",
+        "7.2  exit status 5      1.2",
+        "7.3  SIGTERM            1.2",
+    ]
+    many = told([info(str(job), 1) for job in range(100)]).splitlines()
+    assert len(many) == 23
+    assert many[-1] == "... and 80 more: --json shows all"
