@@ -40,27 +40,14 @@ def submit(
     wait: bool,
     as_json: bool,
 ) -> None:
-    script = job_script.is_script(Path(command[0]))
-    options = job_script.options(Path(command[0])) if script else []
-    asked = job_script.requests([*options, *job_script.split(native)])
-    template = JobTemplate(
-        command=command[0],
-        args=command[1:],
-        script=script,
-        # What the command line says would be taken for more than what the script says.
-        resources={**({} if "qpu" in asked else {"qpu": "1"}), **resources},
-        name=name,
-        output=output,
-        queue=queue,
-        native=native,
+    template, tasks = template_of(
+        command, resources=resources, name=name, output=output, queue=queue, native=native, array=array
     )
-    told = array or job_script.value_of("-t", options)
     with Session() as grid:
-        if told is None:
+        if tasks is None:
             jobs = [grid.submit(template)]
             number, what = jobs[0].id, f"job {jobs[0].id} is submitted"
         else:
-            tasks = job_script.read_tasks(told)
             jobs = grid.submit_array(template, tasks.first, tasks.last, tasks.step)
             number = jobs[0].id.partition(".")[0]
             what = f"job {number} is submitted, an array of {len(jobs)} tasks"
@@ -68,9 +55,38 @@ def submit(
             click.echo(f"{what}; waiting for it", err=True)
             _follow(lambda timeout, watch: grid.completed(jobs, timeout, watch), [number], None, as_json=as_json)
     if as_json:
-        console.print_json({"job": number} if told is None else {"job": number, "tasks": [job.id for job in jobs]})
+        console.print_json({"job": number} if tasks is None else {"job": number, "tasks": [job.id for job in jobs]})
     else:
         click.echo(f"{what}; `qpu why {number}` says why it waits, `qpu wait {number}` waits for it")
+
+
+def template_of(
+    command: tuple[str, ...],
+    *,
+    resources: Mapping[str, str],
+    name: str | None = None,
+    output: str | None = None,
+    queue: str | None = None,
+    native: str = "",
+    array: str | None = None,
+) -> tuple[JobTemplate, job_script.Tasks | None]:
+    """Make a template, and the tasks if it is an array, of a command line and of the script that it names, if it does."""
+    script = job_script.is_script(Path(command[0]))
+    options = job_script.options(Path(command[0])) if script else []
+    asked = job_script.requests([*options, *job_script.split(native)])
+    template = JobTemplate(
+        command=command[0],
+        args=command[1:],
+        script=script,
+        # What the template asks for goes before what the script asks for.
+        resources={**({} if "qpu" in asked else {"qpu": "1"}), **resources},
+        name=name,
+        output=output,
+        queue=queue,
+        native=native,
+    )
+    told = array or job_script.value_of("-t", options)
+    return template, None if told is None else job_script.read_tasks(told)
 
 
 def wait(names: tuple[str, ...], timeout: float | None, *, as_json: bool) -> None:
@@ -142,8 +158,12 @@ class Line:
 def line(progress: Progress) -> str:
     """Say how far the jobs have come."""
     failed = f" ({progress.failed} failed)" if progress.failed else ""
-    text = f"{progress.waiting} waiting, {progress.running} running, {progress.ended} of {progress.jobs} ended{failed}"
-    return f"{text}; {one_line(progress.trouble)}" if progress.trouble else text
+    unaccounted = f", {progress.unaccounted} not accounted yet" if progress.unaccounted else ""
+    trouble = f"; {one_line(progress.trouble)}" if progress.trouble else ""
+    return (
+        f"{progress.waiting} waiting, {progress.running} running{unaccounted}, "
+        f"{progress.ended} of {progress.jobs} ended{failed}{trouble}"
+    )
 
 
 def told(ended: list[JobInfo]) -> str:

@@ -34,12 +34,14 @@ class Progress(msgspec.Struct, frozen=True):
     ended: int
     failed: int
     """Of those that have ended."""
+    unaccounted: int = 0
+    """Neither in the queue any more, nor known how they ended: the accounting comes late."""
     trouble: str = ""
     """Why nothing newer is known: Grid Engine does not answer, say."""
 
     @property
     def jobs(self) -> int:
-        return self.waiting + self.running + self.ended
+        return self.waiting + self.running + self.unaccounted + self.ended
 
 
 class Collected(msgspec.Struct, frozen=True):
@@ -139,6 +141,8 @@ class Waiter:
         self._forgotten: set[str] = set() if collect else set(self._left)
         # Those that qstat does not list, and since when.
         self._gone: dict[str, float] = {}
+        # Those that stay in the queue, in error, until somebody does something about it.
+        self._broken: list[str] = []
         self._lost: dict[str, str] = {}
         self._running = self._ended = self._failed = 0
         # Why DRMAA did not answer, and when to ask it again; why nobody answers, and since when.
@@ -166,8 +170,11 @@ class Waiter:
             if not self._left:
                 break
             now = self._clock()
-            if self._trouble and (now >= deadline or now - self._trouble[0] > _PATIENCE):
-                raise self._trouble[1]
+            # As long as DRMAA tells of all jobs, it does not matter.
+            if self._trouble and (self._mute or self._forgotten & self._left.keys()):
+                since, error = self._trouble
+                if now >= deadline or now - since > _PATIENCE:
+                    raise error
             if now >= deadline:
                 raise WaitTimeoutError(_not_ended(self._left, timeout or 0))
             self._sleep(max(0.0, min(self._next_poll, self._next_check, deadline) - now))
@@ -205,22 +212,21 @@ class Waiter:
         if not self._left or now < self._next_check:
             return
         self._next_check = now + self._checks.pause()
-        mute = self._mute
-        gone: list[str] = []
         try:
             live = self._books.live(_SHARED)
             self._running = sum(job in live and "q" not in live[job] for job in self._left)
             self._gone = {job: self._gone.get(job, now) for job in self._left if job not in live}
-            gone = [job for job in self._gone if mute or job in self._forgotten]
+            self._broken = [job for job in self._left if "E" in live.get(job, "")]
+            gone = [job for job in self._gone if self._mute or job in self._forgotten]
             found = self._books.ended(dict.fromkeys(job.partition(".")[0] for job in gone))
-        except commands.UnreachableError as error:
-            self._troubled(GridUnavailableError(error.text), now)
+        except commands.MissingError as error:
+            # On this host DRMAA alone can be asked.
+            if self._mute:
+                self._troubled(self._mute, now)
+            self._lose(self._forgotten & self._left.keys(), error.text)
             return
         except commands.GridEngineError as error:
-            # On this host DRMAA alone can be asked.
-            if mute:
-                self._troubled(mute, now)
-            self._lose(self._forgotten & self._left.keys(), error.text)
+            self._troubled(GridUnavailableError(error.text), now)
             return
         self._trouble = None
         arrays = {job.partition(".")[0] for job in (*live, *found) if "." in job}
@@ -260,15 +266,17 @@ class Waiter:
         self._trouble = (self._trouble[0] if self._trouble else now, error)
 
     def _progress(self) -> Progress:
-        running = min(self._running, len(self._left))
+        unaccounted = len(self._gone.keys() & self._left.keys())
+        running = min(self._running, len(self._left) - unaccounted)
         trouble = self._trouble[1].text if self._trouble else ""
-        if not trouble and (unrecorded := self._gone.keys() & self._left.keys()):
-            trouble = f"{_some(sorted(unrecorded))} not in the queue any more, but not accounted yet"
+        if not trouble and (broken := [job for job in self._broken if job in self._left]):
+            trouble = f"in error: {_some(broken)} (qpu why {broken[0].partition('.')[0]})"
         return Progress(
-            waiting=len(self._left) - running,
+            waiting=len(self._left) - running - unaccounted,
             running=running,
             ended=self._ended + len(self._lost),
             failed=self._failed + len(self._lost),
+            unaccounted=unaccounted,
             trouble=trouble,
         )
 

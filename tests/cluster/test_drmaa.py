@@ -1,9 +1,12 @@
 """Jobs from Python on real Grid Engine: the real libdrmaa, loaded without anybody preparing anything."""
 
 import json
+import signal
 import subprocess
 import textwrap
 from typing import Any
+
+from grid import MASTER, NODES, Grid
 
 from labcluster.cluster import Cluster
 
@@ -215,19 +218,18 @@ def test_later_process_takes_up_the_session(lab: Cluster) -> None:
         lab,
         """
         with Session(contact=sys.argv[1]) as grid:
-            try:
-                grid.job(sys.argv[2]).wait(0)
-            except JobLostError as error:
-                lost = error.text
             info = grid.job(sys.argv[3]).wait(60)
-            tell(contact=grid.contact, lost=lost, status=info.exit_status)
+            forgotten = grid.job(sys.argv[2]).wait(60)
+            tell(contact=grid.contact, forgotten=[forgotten.exit_status, forgotten.resource_usage["owner"]],
+                 status=info.exit_status)
         """,
         left["contact"],
         left["short"],
         left["long"],
     )
     assert told["contact"] == left["contact"]
-    assert f"qacct -j {left['short']}" in told["lost"]
+    # DRMAA tells once how a job has ended; the accounting tells it again.
+    assert told["forgotten"] == [1, "alice"]
     assert told["status"] == 8
 
 
@@ -298,3 +300,90 @@ def test_qmaster_that_hangs_is_an_error_in_time_and_the_job_is_not_lost(lab: Clu
         assert seconds < 5
         print(file=process.stdin, flush=True)
         assert process.stdout.readline() == "12\n"
+
+
+SCRIPT = """\
+#!/bin/sh
+#$ -N scan -j y
+#$ -o $HOME/scan.$JOB_ID.$TASK_ID
+echo "$@" "$SGE_TASK_ID"
+exit $SGE_TASK_ID
+"""
+
+
+def qpu(lab: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return lab.run("node1", ["qpu", *arguments], user="alice", check=False, timeout=100)
+
+
+def test_job_script_is_submitted_as_an_array_and_waited_for(grid: Grid) -> None:
+    (grid.home() / "scan.sh").write_text(SCRIPT)
+    done = qpu(grid.lab, "submit", "--wait", "--json", "--array", "1-5:2", "scan.sh", "a  b", "c")
+    ended = {info["id"]: info["exit_status"] for info in json.loads(done.stdout)}
+    number = next(iter(ended)).partition(".")[0]
+    assert ended == {f"{number}.{task}": task for task in (1, 3, 5)}
+    assert done.returncode == 5
+    assert (grid.home() / f"scan.{number}.3").read_text() == "a  b c 3\n"
+    assert f"job {number} is submitted, an array of 3 tasks" in done.stderr
+    assert "of 3 ended" in done.stderr
+
+    # The same from the accounting, for somebody who comes back; and by a -t in the script.
+    grid.until("the records", lambda: len(grid.records(number)) == 3)
+    again = qpu(grid.lab, "wait", number)
+    assert again.stdout.startswith("3 jobs ended: 0 succeeded, 3 failed\n")
+    assert again.returncode == 5
+    (grid.home() / "scan.sh").write_text(SCRIPT + "#$ -t 2-3\n")
+    assert json.loads(qpu(grid.lab, "submit", "--json", "scan.sh").stdout)["tasks"][1].endswith(".3")
+
+
+def test_interrupted_wait_leaves_the_job_running_and_qpu_wait_comes_back_to_it(grid: Grid) -> None:
+    script = "until test -e $HOME/go.$JOB_ID; do sleep 0.1; done; kill -9 $$"
+    command = ["qpu", "submit", "--wait", "--output", "/dev/null", "--", "/bin/sh", "-c", script]
+    with grid.lab.popen("node1", command, user="alice", stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        job = process.stderr.readline().split()[1]
+        grid.until("the job to run", lambda: grid.state(job) == "r")
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == 130
+    assert f"`qpu wait {job}` comes back to it" in told
+    late = qpu(grid.lab, "wait", job, "--within", "1")
+    assert (late.returncode, late.stdout) == (1, "")
+    assert late.stderr.splitlines()[-1] == f"qpu: job {job} has not ended within 1 s: it goes on, wait again"
+    grid.let_go(job)
+    ended = qpu(grid.lab, "wait", job)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == f"qpu: job {job} did not end by itself: SIGKILL"
+
+
+def test_qmaster_that_is_restarted_makes_nobody_wait_for_ever_or_tells_anything_wrong(grid: Grid) -> None:
+    lab = grid.lab
+    program = """
+        with Session() as grid:
+            first = grid.submit(sh("touch first; sleep 2; touch ended; exit 3", output="/dev/null"))
+            after = grid.submit(sh("exit 4", output="/dev/null", native=f"-hold_jid {first.id}"))
+            tasks = grid.submit_array(sh("exit $SGE_TASK_ID", output="/dev/null", native=f"-hold_jid {first.id}"), 5, 6)
+            print("submitted", flush=True)
+            for info in grid.completed([first, after, *tasks], timeout=110):
+                print(info.exit_status, flush=True)
+    """
+    with lab.popen("node1", command(program), user="alice", stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "submitted\n"
+        grid.until("the first job to run", (grid.home() / "first").exists)
+        try:
+            lab.run(MASTER, ["pkill", "-TERM", "-x", "sge_qmaster"])
+            # An execd that finds its qmaster again keeps the ends of jobs to itself for five minutes; a new one does not.
+            for node in NODES:
+                lab.stop_execd(node)
+            grid.until("the first job to end", (grid.home() / "ended").exists)
+            gone = ["sh", "-c", "! pgrep -x sge_qmaster"]
+            grid.until("the qmaster to be gone", lambda: lab.run(MASTER, gone, check=False).returncode == 0)
+        finally:
+            lab.run(MASTER, ["/usr/lib/gridengine/sge_qmaster"])
+            grid.until("the qmaster", lambda: lab.run(MASTER, ["qstat"], check=False).returncode == 0)
+            for node in NODES:
+                lab.start_execd(node)
+        told = process.stdout.read().split()
+    assert sorted(told) == ["3", "4", "5", "6"]
+    assert process.returncode == 0
+    grid.until("the QPU to be offered", lambda: grid.load_values().get("qpu_state") == "ready")

@@ -1,11 +1,13 @@
 """What a person sees of jobs that are waited for."""
 
 import io
+from pathlib import Path
 
 import pytest
 
 from gridengine.job_info import JobInfo
-from gridengine.submit_command import Line, line, told
+from gridengine.job_script import Tasks
+from gridengine.submit_command import Line, line, template_of, told
 from gridengine.waiting import Progress
 
 
@@ -25,7 +27,10 @@ class Stream(io.StringIO):
 def test_line_says_how_many_wait_run_and_have_ended() -> None:
     assert line(Progress(3, 2, 5, 0)) == "3 waiting, 2 running, 5 of 10 ended"
     assert line(Progress(3, 2, 5, 1)) == "3 waiting, 2 running, 5 of 10 ended (1 failed)"
-    assert line(Progress(1, 0, 0, 0, "no\nanswer\x1b[2J")) == "1 waiting, 0 running, 0 of 1 ended; no answer [2J"
+    assert line(Progress(1, 0, 5, 0, unaccounted=2)) == "1 waiting, 0 running, 2 not accounted yet, 5 of 8 ended"
+    assert (
+        line(Progress(1, 0, 0, 0, trouble="no\nanswer\x1b[2J")) == "1 waiting, 0 running, 0 of 1 ended; no answer [2J"
+    )
 
 
 def test_terminal_has_one_line_that_is_redrawn_and_left_clean() -> None:
@@ -77,3 +82,23 @@ def test_of_many_jobs_those_that_failed_are_named() -> None:
     many = told([info(str(job), 1) for job in range(100)]).splitlines()
     assert len(many) == 23
     assert many[-1] == "... and 80 more: --json shows all"
+
+
+def test_program_gets_one_qpu_unless_it_asks_for_more() -> None:
+    template, tasks = template_of(("qpu", "run"), resources={"h_rt": "60"})
+    assert (template.script, template.args, tasks) == (False, ("run",), None)
+    assert template.resources == {"qpu": "1", "h_rt": "60"}
+    assert template_of(("qpu",), resources={"qpu": "2"})[0].resources == {"qpu": "2"}
+    assert template_of(("qpu",), resources={}, native="-r y -l qpu=3")[0].resources == {}
+
+
+def test_what_a_script_asks_for_itself_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "scan.sh"
+    script.write_text("#$ -l h_rt=60\n")
+    template, tasks = template_of(("scan.sh", "a"), resources={})
+    assert (template.script, template.resources, template.args, tasks) == (True, {"qpu": "1"}, ("a",), None)
+    script.write_text("#$ -l h_rt=60,qpu=2\n#$ -t 1-9:2\n")
+    template, tasks = template_of(("scan.sh",), resources={})
+    assert (template.resources, tasks) == ({}, Tasks(1, 9, 2))
+    assert template_of(("scan.sh",), resources={}, array="3")[1] == Tasks(3, 3)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gridengine import waiting
-from gridengine.commands import MissingError, UnreachableError
+from gridengine.commands import GridEngineError, MissingError, UnreachableError
 from gridengine.drmaa_process import GridUnavailableError, JobLostError, WaitTimeoutError
 from gridengine.job_info import JobInfo
 from gridengine.waiting import Books, Collected, Progress, Waiter
@@ -48,7 +48,8 @@ class Site(Books):
     def live(self, not_older: float = 0.0) -> dict[str, str]:
         assert not_older < 1
         self._asked("qstat")
-        return {job: "r" if job.startswith("r") else "qw" for job, end in self.ends.items() if end > self.now}
+        letters = {"r": "r", "e": "Eqw"}
+        return {job: letters.get(job[0], "qw") for job, end in self.ends.items() if end > self.now}
 
     def ended(self, numbers: Iterable[str]) -> dict[str, JobInfo]:
         found = {}
@@ -232,6 +233,25 @@ def test_progress_adds_up() -> None:
     assert all(progress.jobs == 3 for progress in watched)
     assert watched[0] == Progress(waiting=2, running=1, ended=0, failed=0)
     assert watched[-1] == Progress(waiting=0, running=0, ended=3, failed=0)
+
+
+def test_job_in_error_is_said_to_be() -> None:
+    site = Site({"1": 10.0, "e2": 50.0})
+    watched: list[Progress] = []
+    list(site.wait(watch=watched))
+    assert watched[0] == Progress(2, 0, 0, 0, trouble="in error: e2 (qpu why e2)")
+    assert watched[-1].trouble == ""
+
+
+def test_qstat_that_fails_does_not_matter_as_long_as_drmaa_tells() -> None:
+    site = Site({"1": 3000.0})
+    site.down = GridEngineError("qstat: failed receiving gdi request")
+    assert [job.id for job in site.wait()] == ["1"]
+    site = Site({"1": 3000.0})
+    site.unknown = {"1"}
+    site.down = GridEngineError("qstat: failed receiving gdi request")
+    with pytest.raises(GridUnavailableError, match="failed receiving"):
+        list(site.wait())
 
 
 def test_no_jobs_no_question() -> None:
