@@ -110,7 +110,8 @@ class Grid:
             return [str(task) for task in self._session.runBulkJobs(template, first, last, step)]
 
     def status(self, job: str) -> str:
-        if job in self._ended:
+        # Without usage it may be something else than it seems: the parent asks others.
+        if job in self._ended and self._ended[job]["usage"]:
             return "done" if self._ended[job]["exited"] else "failed"
         return str(self._session.jobStatus(job))
 
@@ -129,7 +130,7 @@ class Grid:
         except Exception as error:
             code, _ = explain(error)
             if code == _ENDED_WITHOUT_USAGE:
-                # Deleted while it was queued.
+                # Deleted while it was queued; or it ended while the qmaster was away.
                 self._ended[job] = {"exited": False, "exit_status": 0, "signal": "", "aborted": True, "usage": {}}
             elif code not in {_NOT_ENDED, _UNKNOWN}:
                 raise

@@ -179,6 +179,7 @@ class Session:
         self._books = Books()
         # DRMAA tells once how a job ended, and the agent may be lost that was told.
         self._ended: dict[str, JobInfo] = {}
+        self._terminated: set[str] = set()
 
     def submit(self, template: JobTemplate) -> Job:
         """Submit one job.
@@ -259,7 +260,13 @@ class Session:
         asked = [job for job in ids if job not in known]
         answer = self._call("collect", jobs=asked) if asked else {"ended": {}, "unknown": []}
         told = {job: job_info.told_by_drmaa(job, ended) for job, ended in answer["ended"].items()}
-        return Collected(known | told, frozenset(answer["unknown"]))
+        # Without a trace, although nobody here has deleted it.
+        doubtful = {job for job, info in told.items() if not info.resource_usage and job not in self._terminated}
+        return Collected(
+            known | {job: info for job, info in told.items() if job not in doubtful},
+            frozenset(answer["unknown"]),
+            {job: told[job] for job in doubtful},
+        )
 
     def _renew(self) -> None:
         """Have the next call begin anew with libdrmaa: this one has seen the qmaster restart, and hears nothing."""
@@ -349,6 +356,7 @@ class Job:
     def terminate(self) -> None:
         """Delete the job, as qdel does."""
         self._call("control", action="terminate")
+        self._session._terminated.add(self.id)  # noqa: SLF001
 
     def _call(self, name: str, **arguments: object) -> Any:
         return self._session._call(name, job=self.id, **arguments)  # noqa: SLF001 - a job is a part of its session

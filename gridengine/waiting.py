@@ -49,6 +49,8 @@ class Collected(msgspec.Struct, frozen=True):
 
     ended: dict[str, JobInfo]
     unknown: frozenset[str]
+    doubtful: dict[str, JobInfo] = {}
+    """Those that are said to have ended without a trace: deleted in the queue, or ended while the qmaster was away."""
 
 
 class Pace:
@@ -139,6 +141,8 @@ class Waiter:
         self._sleep = sleep
         # Those of which only the books can tell.
         self._forgotten: set[str] = set() if collect else set(self._left)
+        # What is told of those that have no record.
+        self._doubtful: dict[str, JobInfo] = {}
         # Those that qstat does not list, and since when.
         self._gone: dict[str, float] = {}
         # Those that stay in the queue, in error, until somebody does something about it.
@@ -198,8 +202,9 @@ class Waiter:
             self._mute = None
             if collected.ended:
                 self._polls = Pace(*_POLLS)
-            if collected.unknown:
-                self._forgotten |= collected.unknown
+            if collected.unknown or collected.doubtful:
+                self._doubtful |= collected.doubtful
+                self._forgotten |= collected.unknown | collected.doubtful.keys()
                 self._checks = self._new_checks()
                 self._next_check = begun
             now = self._clock()
@@ -223,20 +228,24 @@ class Waiter:
             # On this host DRMAA alone can be asked.
             if self._mute:
                 self._troubled(self._mute, now)
-            self._lose(self._forgotten & self._left.keys(), error.text)
+            for job in self._forgotten & self._left.keys():
+                yield from self._without_record(job, error.text)
             return
         except commands.GridEngineError as error:
             self._troubled(GridUnavailableError(error.text), now)
             return
-        self._trouble = None
+        if self._trouble is not None:
+            # Whoever has seen the qmaster restart needs looking after.
+            self._trouble, self._checks = None, self._new_checks()
+            self._next_check = now + self._checks.pause()
         arrays = {job.partition(".")[0] for job in (*live, *found) if "." in job}
         for job in gone:
             if job in arrays:
-                self._lose({job}, "it is an array: ask for its tasks, as JOB.TASK")
+                yield from self._without_record(job, "it is an array: ask for its tasks, as JOB.TASK")
             elif job in found:
                 yield self._taken(found[job])
             elif now - self._gone[job] >= ACCOUNTING_LAG:
-                self._lose({job}, "Grid Engine has no record of it")
+                yield from self._without_record(job, "Grid Engine has no record of it")
             else:
                 self._next_check = min(self._next_check, now + _GRACE)
         self._listen(now)
@@ -257,12 +266,17 @@ class Waiter:
         self._failed += not info.succeeded
         return info
 
-    def _lose(self, lost: Iterable[str], reason: str) -> None:
-        for job in lost:
+    def _without_record(self, job: str, reason: str) -> Iterator[JobInfo]:
+        if job in self._doubtful:
+            yield self._taken(self._doubtful[job])
+        else:
             self._left.pop(job, None)
             self._lost[job] = reason
 
     def _troubled(self, error: GridUnavailableError, now: float) -> None:
+        if self._trouble is None:
+            self._checks = Pace(*_OFTEN)
+            self._next_check = now + self._checks.pause()
         self._trouble = (self._trouble[0] if self._trouble else now, error)
 
     def _progress(self) -> Progress:

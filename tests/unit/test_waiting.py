@@ -30,6 +30,7 @@ class Site(Books):
         self.lag = lag
         self.unrecorded: set[str] = set()
         self.unknown: set[str] = set()
+        self.doubtful: set[str] = set()
         self.deaf = False
         self.down: Exception | None = None
         self.drmaa_down = False
@@ -68,7 +69,8 @@ class Site(Books):
             raise GridUnavailableError("libdrmaa does not answer")
         unknown = self.unknown.intersection(asked)
         told = [] if self.deaf else [job for job in asked if job not in unknown and self.ends[job] <= self.now]
-        return Collected({job: info(job) for job in told}, frozenset(unknown))
+        doubtful = {job: info(job, 99) for job in told if job in self.doubtful}
+        return Collected({job: info(job) for job in told if job not in doubtful}, frozenset(unknown), doubtful)
 
     def renew(self) -> None:
         self.messages.append((self.now, "renew"))
@@ -141,6 +143,19 @@ def test_what_drmaa_has_forgotten_is_told_by_the_accounting_however_late() -> No
     assert [job for job, _ in seen] == ["1", "2"]
     assert seen[0][1] <= 25
     assert seen[1][1] <= 75
+
+
+def test_job_without_a_trace_is_believed_deleted_only_if_the_accounting_has_none_either() -> None:
+    site = Site({"1": 3.0, "2": 3.0}, lag=15.0)
+    site.doubtful = {"1", "2"}
+    site.unrecorded = {"2"}
+    seen = [(job.id, job.exit_status, site.now) for job in site.wait()]
+    assert [(job, status) for job, status, _ in seen] == [("1", 0), ("2", 99)]
+    assert seen[0][2] <= 25 <= seen[1][2] <= 40
+    site = Site({"2": 3.0})
+    site.doubtful = {"2"}
+    site.down = MissingError("no qstat")
+    assert [job.exit_status for job in site.wait()] == [99]
 
 
 def test_lost_jobs_do_not_keep_the_others_from_being_told() -> None:
