@@ -234,10 +234,7 @@ class Waiter:
         except commands.GridEngineError as error:
             self._troubled(GridUnavailableError(error.text), now)
             return
-        if self._trouble is not None:
-            # Whoever has seen the qmaster restart needs looking after.
-            self._trouble, self._checks = None, self._new_checks()
-            self._next_check = now + self._checks.pause()
+        self._untroubled(now)
         arrays = {job.partition(".")[0] for job in (*live, *found) if "." in job}
         for job in gone:
             if job in arrays:
@@ -278,6 +275,12 @@ class Waiter:
             self._checks = Pace(*_OFTEN)
             self._next_check = now + self._checks.pause()
         self._trouble = (self._trouble[0] if self._trouble else now, error)
+
+    def _untroubled(self, now: float) -> None:
+        if self._trouble is not None:
+            # Whoever has seen the qmaster restart needs looking after.
+            self._trouble, self._checks = None, self._new_checks()
+            self._next_check = now + self._checks.pause()
 
     def _progress(self) -> Progress:
         unaccounted = len(self._gone.keys() & self._left.keys())
