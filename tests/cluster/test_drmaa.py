@@ -374,7 +374,7 @@ def test_qmaster_that_is_restarted_makes_nobody_wait_for_ever_or_tells_anything_
         grid.until("the first job to run", (grid.home() / "first").exists)
         try:
             lab.run(MASTER, ["pkill", "-TERM", "-x", "sge_qmaster"])
-            # An execd that finds its qmaster again keeps the ends of jobs to itself for five minutes; a new one does not.
+            # An execd that finds its qmaster again keeps the ends of jobs to itself for minutes; a new one does not.
             for node in NODES:
                 lab.stop_execd(node)
             grid.until("the first job to end", (grid.home() / "ended").exists)
