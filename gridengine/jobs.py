@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+import time
 from typing import TYPE_CHECKING, ClassVar
 from xml.parsers import expat
 
@@ -12,7 +14,7 @@ from gridengine import commands
 from warden.model import BadRequestError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 # An array of 75000 tasks makes some ten megabytes. More than this is nothing that we understand.
 MAX_XML = 64 * 2**20
@@ -27,6 +29,15 @@ _ID = _ELEMENT + "JB_job_number"
 _OWNER = _ELEMENT + "JB_owner"
 _NAME = _ELEMENT + "JB_job_name"
 _PROJECT = _ELEMENT + "JB_project"
+_NOT_BEFORE = _ELEMENT + "JB_execution_time"
+_CONTEXT = _ELEMENT + "JB_context/context_list/"
+# OCS says of an RSMAP which of its ids were granted. How the lists' elements are called differs from version to version.
+_GRANTED = tuple(
+    f"{_ELEMENT}JB_ja_tasks/{task}/JAT_granted_resources_list/{grant}/"
+    for task in ("element", "ulong_sublist")
+    for grant in ("element", "grl")
+)
+_GRANTED_IDS = tuple(f"GRU_resource_map_list/{id_}/RESL_value" for id_ in ("element", "resl"))
 _SCHEDULING = "detailed_job_info/messages/element/SME_message_list/element/MES_message"
 # What put it into the error state: a prolog that exited 100, for instance.
 _ERROR = _ELEMENT + "JB_ja_tasks/ulong_sublist/JAT_message_list/ulong_sublist/QIM_message"
@@ -56,6 +67,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: dict[str, str]
     reasons: tuple[str, ...]
     project: str = ""
+    context: dict[str, str] = {}
+    """What was said with `-ac`, by whomever."""
+    not_before: int = 0
+    """When it may start, if not at once (`-a`): seconds since 1970."""
+    granted: dict[str, tuple[str, ...]] = {}
+    """On OCS: the ids of RSMAPs that its tasks were given."""
 
 
 def requested(xml_text: str) -> dict[str, str]:
@@ -87,6 +104,9 @@ def read_job(xml_text: str, state: str) -> Job:
         requests=_requests(leaves),
         reasons=tuple(dict.fromkeys(reasons)),
         project=first.get(_PROJECT, ""),
+        context=_pairs(leaves, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"),
+        not_before=_moment(first.get(_NOT_BEFORE, "")),
+        granted=_granted(leaves),
     )
 
 
@@ -156,6 +176,35 @@ def job(job_id: str, *, environment: Mapping[str, str] | None = None, limit: flo
     return read_job(detail, state)
 
 
+def annotate(job_id: str, context: Mapping[str, str], *, environment: Mapping[str, str], limit: float) -> None:
+    """Add to the job's context, or change what is there under the same names.
+
+    Raises:
+        GridEngineError: Grid Engine did not take it.
+    """
+    said = ",".join(f"{name}={value}" for name, value in context.items())
+    commands.run("qalter", "-ac", said, job_id, environment=environment, limit=limit)
+
+
+def forget(job_id: str, names: Iterable[str], *, environment: Mapping[str, str], limit: float) -> None:
+    """Take these names out of the job's context.
+
+    Raises:
+        GridEngineError: Grid Engine did not take it.
+    """
+    commands.run("qalter", "-dc", ",".join(names), job_id, environment=environment, limit=limit)
+
+
+def postpone(job_id: str, until: float, *, environment: Mapping[str, str], limit: float) -> None:
+    """Have Grid Engine not start the job before `until`, in seconds since 1970; what runs of it goes on.
+
+    Raises:
+        GridEngineError: Grid Engine did not take it.
+    """
+    moment = time.strftime("%Y%m%d%H%M.%S", time.gmtime(until))
+    commands.run("qalter", "-a", moment, job_id, environment=environment, limit=limit, utc=True)
+
+
 def live_requests(names: Collection[str], *, environment: Mapping[str, str] | None = None) -> list[int]:
     """Ask Grid Engine which jobs, waiting or running, ask for any of these complexes.
 
@@ -192,8 +241,10 @@ _Leaf = tuple[str, str, dict[str, str]]
 
 
 def _job_leaves(xml_text: str) -> list[_Leaf]:
-    wanted = {_ID, _OWNER, _NAME, _PROJECT, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
+    wanted = {_ID, _OWNER, _NAME, _PROJECT, _NOT_BEFORE, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
     wanted.update(path + leaf for path in _REQUESTS for leaf in ("CE_name", "CE_stringval"))
+    wanted.update(_CONTEXT + leaf for leaf in ("VA_variable", "VA_value"))
+    wanted.update(path + leaf for path in _GRANTED for leaf in ("GRU_name", *_GRANTED_IDS))
     leaves = _leaves(xml_text, wanted)
     for path, text, _ in leaves:
         if path == "unknown_jobs/ST_name":
@@ -214,6 +265,39 @@ def _requests(leaves: list[_Leaf]) -> dict[str, str]:
         elif path.endswith("/CE_stringval"):
             found[name] = found[name] or text
     return found
+
+
+def _pairs(leaves: list[_Leaf], name_path: str, value_path: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    name = ""
+    for path, text, _ in leaves:
+        if path == name_path:
+            name = text
+            found[name] = ""
+        elif path == value_path:
+            found[name] = text
+    return found
+
+
+def _granted(leaves: list[_Leaf]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    name = ""
+    for path, text, _ in leaves:
+        if path.endswith("/GRU_name"):
+            name = text
+        elif path.endswith("/RESL_value"):
+            found[name] = (*found.get(name, ()), text)
+    return found
+
+
+def _moment(text: str) -> int:
+    """Seconds since 1970 on SGE 8.1.9; OCS writes other times as ISO 8601, by its host's clock."""
+    try:
+        if text.isdecimal():
+            return int(text)
+        return int(dt.datetime.fromisoformat(text).astimezone().timestamp())
+    except (ValueError, OverflowError, OSError):
+        return 0
 
 
 def _listed(xml_text: str, tags: Collection[str]) -> list[tuple[int, str, str, dict[str, str]]]:

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Never
 
 from warden.model import BadRequestError, ForbiddenError, LimitError, WardenError, one_line
@@ -49,25 +50,35 @@ def explain(error: BaseException) -> str:
 
 
 class Guard:
-    """Runs a hook to its end. `limit(seconds)` shortens or prolongs the time that is left."""
+    """Runs a hook to its end, and in the time that it has from its beginning on."""
 
     def __init__(self, name: str, *, on_expiry: int) -> None:
         self._name = name
         self._on_expiry = on_expiry
         self._timer: threading.Timer | None = None
+        self._end_at = time.monotonic()
+        self._begun = self._end_at
+        self._said = ""
+
+    def left(self) -> float:
+        """Seconds until the hook is ended."""
+        return self._end_at - time.monotonic()
 
     def limit(self, seconds: float) -> None:
+        """End the hook so many seconds after its beginning."""
         if self._timer is not None:
             self._timer.cancel()
+        self._end_at = self._begun + seconds
+        left = max(0.1, self.left())
         # A thread, and no signal: it fires even while the main thread is stuck in a library.
-        self._timer = threading.Timer(seconds, self._expire, (seconds,))
+        self._timer = threading.Timer(left, self._expire, (seconds,))
         self._timer.daemon = True
         self._timer.start()
         # No thread runs while a library keeps the interpreter's lock, and one that writes what nobody reads stays
         # there. The shell around us makes 99 of this end, and 0 in an epilog.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
-        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
+        signal.setitimer(signal.ITIMER_REAL, left + _GRACE)
 
     def run(self, hook: Callable[[Guard], None], *, report: Callable[[str], None]) -> Never:
         """Run the hook and end the process. `report` tells Grid Engine why the job is in error."""
@@ -86,7 +97,10 @@ class Guard:
         self._end(status)
 
     def say(self, text: str) -> None:
-        """A line in the job's error file; its disk may be full, and that is no reason to fail."""
+        """A line in the job's error file, not twice the same; its disk may be full, and that is no reason to fail."""
+        if text == self._said:
+            return
+        self._said = text
         with contextlib.suppress(OSError, ValueError):
             os.write(2, f"{self._name}: {text}\n".encode(errors="replace"))
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _CELL = ("SGE_ROOT", "SGE_CELL", "SGE_QMASTER_PORT", "SGE_EXECD_PORT")
 # Grid Engine reads `environment` line by line into a buffer of 10000 bytes.
 _LONGEST = 9999
+_MULTIPLIERS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
 
 
 class HookError(WardenError):
@@ -109,14 +110,20 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
         """
         self._append("environment", "".join(_line(name, value) for name, value in variables.items()))
 
-    def exported(self, name: str) -> bool:
-        """Whether the job's environment has this variable, by whomever."""
+    def exported(self, name: str) -> str | None:
+        """What the job's environment has under this name, whoever put it there; the last line counts."""
         text, _ = self._read("environment")
-        return any(line.startswith(f"{name}=") for line in text.splitlines())
+        lines = [line for line in text.split("\n") if line.startswith(f"{name}=")]
+        return lines[-1].partition("=")[2] if lines else None
 
     def explain(self, reason: str) -> None:
         """Make `reason` what `qstat -j` shows of a job in error."""
         self._append("error", reason[:_LONGEST] + "\n", owned_by_job=True)
+
+    def account(self, usage: Mapping[str, str]) -> None:
+        """Put lines into OCS's own account of the job. Where it keeps none, there is nothing to add to."""
+        if (self.spool / "usage").exists():
+            self._append("usage", "".join(_line(name, value) for name, value in usage.items()))
 
     def _config(self) -> tuple[set[str], str]:
         """The lines of `config`, the job's own among them, and what tells it from that of any other start of this job."""
@@ -165,6 +172,22 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
             os.close(descriptor)
             raise HookError(f"{self.spool / name} is not what Grid Engine made")
         return descriptor
+
+
+def amount(resource: str, requests: Mapping[str, str]) -> int | None:
+    """Pure: how much of `resource` was asked for, in whole units; None where it was not.
+
+    Raises:
+        BadRequestError: It is no number that we can read, although Grid Engine could.
+    """
+    value = requests.get(resource)
+    if value is None:
+        return None
+    # Grid Engine's own multipliers: k is 1000, K is 1024, and so on.
+    found = re.fullmatch(r"([0-9]{1,9})(?:\.[0-9]*)?([kKmMgG]?)", value)
+    if found is None:
+        raise BadRequestError(f"-l {resource}={value} is no whole number: ask for {resource}=60, for instance")
+    return int(found[1]) * _MULTIPLIERS[found[2]]
 
 
 def asks_for(resource: str, requests: Mapping[str, str]) -> bool:

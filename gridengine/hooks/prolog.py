@@ -6,6 +6,8 @@ one question to the qmaster and never touch Warden. A load value is always a lit
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import sys
 import time
@@ -13,20 +15,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gridengine.hooks import guard
-from gridengine.hooks.job import HookJob, asks_for
-from warden.model import SECOND, BusyError, Session, UnavailableError
+from gridengine.hooks.job import HookError, HookJob, amount, asks_for
+from warden.model import SECOND, BadRequestError, BusyError, ConfigurationError, UnavailableError, WardenError
 
 if TYPE_CHECKING:
     from gridengine.configuration import GridEngineSection
+    from gridengine.jobs import Job
+    from gridengine.site import Offer, Site
+    from warden.client import Client
     from warden.config import Config
+    from warden.model import Availability, Session
 
 # Not from the environment, which is the job's.
 CONFIG = Path("/etc/warden/warden.toml")
-RESOURCE = "qpu"
+RESOURCE, WINDOW, QUBITS = "qpu", "qpu_window", "qpu_qubits"
 MARK = "WARDEN_ENDPOINT"
+# OCS says what a job was granted; whoever asked for it himself has Grid Engine's own word there, not one of his.
+GRANTED = "SGE_HGR_"
 
 _QSTAT_LIMIT = 15.0
 _PAUSE = 0.5
+# Between two attempts of a prolog that has to wait here.
+_PAUSE_HERE = 5.0
 
 
 def main() -> None:
@@ -37,10 +47,19 @@ def main() -> None:
 
     def hook(running: guard.Guard) -> None:
         nonlocal job
-        job = HookJob.read(sys.argv[1:], os.environ)
-        found = job.look_up(limit=_QSTAT_LIMIT)
-        if asks_for(RESOURCE, found.requests):
-            grant(job, found.project, running)
+        try:
+            job = HookJob.read(sys.argv[1:], os.environ)
+        except HookError:
+            # Nothing can be said to Grid Engine about a job that nobody knows, and it shall not spin.
+            time.sleep(_PAUSE_HERE)
+            raise
+        try:
+            serve(job, running)
+        except Exception as error:
+            if guard.exit_status(error) != guard.AGAIN:
+                raise
+            running.say(guard.explain(error))
+            come_again(job, error, running)
 
     def report(reason: str) -> None:
         if job is not None:
@@ -49,45 +68,144 @@ def main() -> None:
     guard.Guard("qpu-prolog", on_expiry=guard.AGAIN).run(hook, report=report)
 
 
-def grant(job: HookJob, project: str, running: guard.Guard) -> None:
+def serve(job: HookJob, running: guard.Guard) -> None:
+    """Give the job its session, if it asked for one."""
+    if not may_ask(job):
+        return
+    found = job.look_up(limit=_QSTAT_LIMIT)
+    if asks_for(RESOURCE, found.requests):
+        grant(job, found, running)
+
+
+def may_ask(job: HookJob) -> bool:
+    """Whether the qmaster has to be asked. OCS says itself what was granted, and overwrites what the user says of it."""
+    if job.exported(GRANTED + RESOURCE) is not None:
+        return True
+    return not on_ocs(job)
+
+
+def on_ocs(job: HookJob) -> bool:
+    """Whether this is OCS; where nobody can tell, it is treated as the older one."""
+    from gridengine import commands  # noqa: PLC0415 - on OCS, jobs with the QPU never need it
+    from gridengine.resources import Flavour  # noqa: PLC0415
+
+    with contextlib.suppress(commands.GridEngineError):
+        return commands.version(job.cell).flavour is Flavour.OCS
+    return False
+
+
+def grant(job: HookJob, found: Job, running: guard.Guard) -> None:
     """Acquire the session and tell the job of it."""
-    from gridengine import configuration  # noqa: PLC0415 - most jobs never need it
-    from warden import config  # noqa: PLC0415
+    from gridengine import jobs, site  # noqa: PLC0415 - most jobs never need them
+    from gridengine.commands import GridEngineError  # noqa: PLC0415
+    from gridengine.hooks import retry  # noqa: PLC0415
 
-    settings, section = config.load(CONFIG), configuration.load(CONFIG)
-    running.limit(section.hook_limit / SECOND)
+    cluster = site.load(CONFIG)
+    running.limit(cluster.settings.hook_limit / SECOND)
+    offer = granted(cluster, job, found)
     # First of all, so that the epilog knows that there may be something to release, whatever happens from here on.
-    job.export({MARK: settings.client_endpoint})
-    session = acquire(job, project, settings, section)
-    job.export(environment(settings, session))
+    job.export({MARK: offer.warden.client_endpoint})
+    session = acquire(job, found, offer.warden, cluster.settings)
+    job.export(environment(offer, session))
+    if retry.ATTEMPTS in found.context:
+        # Where it cannot be forgotten, the job waits longer the next time.
+        with contextlib.suppress(GridEngineError):
+            jobs.forget(
+                job.number, (retry.ATTEMPTS, retry.REASON), environment=job.cell, limit=max(1.0, running.left() / 2)
+            )
 
 
-def acquire(job: HookJob, project: str, settings: Config, section: GridEngineSection) -> Session:
+def granted(cluster: Site, job: HookJob, found: Job) -> Offer:
+    """Which QPU the job has: the one that the scheduler named (OCS), or that of its queue.
+
+    Raises:
+        BadRequestError: None.
+        ConfigurationError: One that the configuration does not know.
+    """
+    named = cluster.settings.rsmap
+    if named is not None and asks_for(named, found.requests):
+        ids = set((job.exported(GRANTED + named) or "").split())
+        # It is Grid Engine's word where the job asked for it. The qmaster repeats it, though not in every version.
+        if len(ids) != 1 or not ids <= set(found.granted.get(named, ids)):
+            raise BadRequestError(f"-l {named}={found.requests[named]} has to give one QPU: ask for {named}=1")
+        name = ids.pop()
+        offer = cluster.named(name)
+        if offer is None:
+            raise ConfigurationError(f"{named} gave the QPU {name!r}, and no file of gridengine.qpu is about it")
+        return offer
+    offer = cluster.of_queue(job.queue)
+    if offer is None:
+        raise BadRequestError(
+            f"the queue {job.queue} offers no QPU: ask for one of {', '.join(cluster.queues)} (qsub -q), or for qpu_name"
+        )
+    return offer
+
+
+def acquire(job: HookJob, found: Job, settings: Config, section: GridEngineSection) -> Session:
     """Wait a bounded time for a place on the QPU.
 
     Raises:
         BusyError, UnavailableError: There was none; the job goes back to the queue.
+        BadRequestError: This QPU can never do what the job asked for.
         ForbiddenError: The owner may not use this QPU.
     """
+    from gridengine.hooks import retry  # noqa: PLC0415
     from warden.client import Client  # noqa: PLC0415
 
+    window, qubits = amount(WINDOW, found.requests), amount(QUBITS, found.requests)
     end = time.monotonic() + section.prolog_wait / SECOND
     with Client(config=settings, timeout=max(1.0, min(5.0, section.prolog_wait / SECOND))) as client:
         while True:
             try:
+                if window or qubits:
+                    check_fit(client.availability(), window or 0, qubits or 0)
                 return client.acquire(
-                    job=job.name, uid=job.uid, host=job.host, start=job.start, queue=job.queue, project=project
+                    job=job.name, uid=job.uid, host=job.host, start=job.start, queue=job.queue, project=found.project
                 )
-            except (BusyError, UnavailableError):
+            except retry.NotNowError:
+                # It will only be later.
+                raise
+            except (BusyError, UnavailableError) as error:
                 # Waiting here, and not only in the queue, also bounds how often a job can bounce.
                 if time.monotonic() + _PAUSE > end:
-                    raise
+                    raise _with_state(client, error) from None
                 time.sleep(_PAUSE)
 
 
-def environment(settings: Config, session: Session) -> dict[str, str]:
+def check_fit(seen: Availability, window: int, qubits: int) -> None:
+    """Whether the QPU has the qubits, and so many seconds before its next window.
+
+    Raises:
+        BadRequestError: It will never have the qubits.
+        NotNowError: The window opens sooner.
+    """
+    from gridengine.hooks.retry import NotNowError  # noqa: PLC0415
+
+    if qubits > seen.qubits:
+        raise BadRequestError(f"the QPU {seen.name} takes {seen.qubits} qubits at most: {QUBITS}={qubits} cannot run")
+    ahead = seen.next_window
+    if window and seen.open_places and ahead is not None and ahead.start - seen.time < window * SECOND:
+        opens = max(0, ahead.start - seen.time) // SECOND
+        raise NotNowError(
+            f"the QPU {seen.name} closes for {ahead.kind} in {opens} s, and the job wants {window} s",
+            "window",
+            None if ahead.end is None else ahead.end - seen.time,
+        )
+
+
+def _with_state(client: Client, error: WardenError) -> WardenError:
+    """What Warden says of the QPU, beside what it said of this job."""
+    from gridengine.hooks import retry  # noqa: PLC0415
+
+    if isinstance(error, BusyError):
+        with contextlib.suppress(WardenError):
+            return retry.not_now(error, client.availability())
+    return error
+
+
+def environment(offer: Offer, session: Session) -> dict[str, str]:
     """What a job finds: QRMI's variables, and ours. Nothing in it is a secret."""
-    name, url = settings.qpu.name, settings.http.reachable
+    name, url = offer.name, offer.warden.http.reachable
     return {
         "QRMI_JOB_QPU_RESOURCES": name,
         "QRMI_JOB_QPU_TYPES": "pasqal-local",
@@ -96,7 +214,79 @@ def environment(settings: Config, session: Session) -> dict[str, str]:
         f"{name}_QRMI_JOB_ACQUISITION_TOKEN": session.id,
         **({f"{name}_QRMI_WARDEN_URL": url} if url else {}),
         "WARDEN_SESSION": session.id,
+        **({"WARDEN_CONFIG": str(offer.config)} if offer.config != CONFIG else {}),
     }
+
+
+def come_again(job: HookJob, error: Exception, running: guard.Guard) -> None:
+    """The job goes back to the queue, where it is left alone for a while; or it waits here, where that cannot be had.
+
+    Raises:
+        WardenError: It goes back (99), or it has done so too often (100).
+    """
+    from gridengine.commands import GridEngineError  # noqa: PLC0415 - few jobs come here
+
+    try:
+        send_back(job, error)
+    except GridEngineError:
+        wait_here(job, error, running)
+    else:
+        raise error
+
+
+def send_back(job: HookJob, error: Exception) -> None:
+    """Tell Grid Engine when to start the job again, and write down how often it has come, and why in vain.
+
+    Raises:
+        LimitError: It has come too often.
+        GridEngineError: Grid Engine does not take it.
+    """
+    from gridengine import configuration, jobs  # noqa: PLC0415
+    from gridengine.hooks import retry  # noqa: PLC0415
+    from warden.model import LimitError  # noqa: PLC0415
+
+    section = configuration.GridEngineSection()
+    with contextlib.suppress(WardenError):
+        section = configuration.load(CONFIG)
+    try:
+        found = job.look_up(limit=_QSTAT_LIMIT)
+    except jobs.NoSuchJobError:
+        # It was deleted meanwhile.
+        return
+    attempt = retry.attempts(found.context) + 1
+    if attempt >= section.attempts:
+        # So that after `qmod -cj` it begins anew.
+        jobs.forget(job.number, (retry.ATTEMPTS, retry.REASON), environment=job.cell, limit=_QSTAT_LIMIT)
+        raise LimitError(
+            f"held after {attempt} attempts in vain, the last one because: {guard.explain(error)} "
+            f"(qmod -cj {job.number} lets it try again)"
+        )
+    said = {retry.ATTEMPTS: str(attempt), retry.REASON: retry.reason(error)}
+    jobs.annotate(job.number, said, environment=job.cell, limit=_QSTAT_LIMIT)
+    blocked = error.blocked if isinstance(error, retry.NotNowError) else None
+    until = math.ceil(time.time() + retry.pause(job.name, attempt, section, blocked) / SECOND)
+    # Its user may have said a later time.
+    if found.not_before < until:
+        jobs.postpone(job.number, until, environment=job.cell, limit=_QSTAT_LIMIT)
+
+
+def wait_here(job: HookJob, error: Exception, running: guard.Guard) -> None:
+    """Try again in the prolog as long as it may last.
+
+    Raises:
+        WardenError: In vain.
+    """
+    while running.left() > 2 * _PAUSE_HERE:
+        time.sleep(_PAUSE_HERE)
+        try:
+            serve(job, running)
+        except Exception as again:
+            if guard.exit_status(again) != guard.AGAIN:
+                raise
+            error = again
+        else:
+            return
+    raise error
 
 
 if __name__ == "__main__":

@@ -79,6 +79,44 @@ def test_a_waiting_job_says_why() -> None:
     )
 
 
+NOTED = """
+      <JB_context>
+        <context_list><VA_variable>mine</VA_variable></context_list>
+        <context_list><VA_variable>qpu_attempts</VA_variable><VA_value>3</VA_value></context_list>
+        <context_list><VA_variable>qpu_reason</VA_variable><VA_value>busy</VA_value></context_list>
+      </JB_context>
+"""
+
+
+@pytest.mark.parametrize(("said", "moment"), [("1893456000", 1893456000), ("2030-01-01T00:00:00.5+00:00", 1893456000)])
+def test_a_job_that_was_sent_back_says_how_often_why_and_until_when(said: str, moment: int) -> None:
+    text = SGE["10"].replace("<JB_execution_time>0", f"{NOTED}<JB_execution_time>{said}")
+    job = jobs.read_job(text, "r")
+    assert job.context == {"mine": "", "qpu_attempts": "3", "qpu_reason": "busy"}
+    assert job.not_before == moment
+    untouched = jobs.read_job(SGE["10"], "r")
+    assert (untouched.context, untouched.not_before, untouched.granted) == ({}, 0, {})
+
+
+@pytest.mark.parametrize("said", ["soon", "9" * 5000, "2026-13-01", ""])
+def test_a_time_that_is_none_is_none(said: str) -> None:
+    assert jobs.read_job(SGE["10"].replace("<JB_execution_time>0", f"<JB_execution_time>{said}"), "r").not_before == 0
+
+
+@pytest.mark.parametrize("names", [("element", "element", "element"), ("ulong_sublist", "grl", "resl")])
+def test_ids_that_ocs_has_granted(names: tuple[str, str, str]) -> None:
+    task, grant, id_ = names
+    ids = "".join(f"<{id_}><RESL_value>{name}</RESL_value></{id_}>" for name in ("fresnel", "emu"))
+    granted = (
+        f"<JB_ja_tasks><{task}><JAT_granted_resources_list>"
+        f"<{grant}><GRU_name>gpu</GRU_name></{grant}>"
+        f"<{grant}><GRU_name>qpu_id</GRU_name><GRU_resource_map_list>{ids}</GRU_resource_map_list></{grant}>"
+        f"</JAT_granted_resources_list></{task}></JB_ja_tasks>"
+    )
+    text = OCS["88"].replace("<JB_type>", granted + "<JB_type>", 1)
+    assert jobs.read_job(text, "r").granted == {"qpu_id": ("fresnel", "emu")}
+
+
 def test_a_job_in_error_says_what_happened() -> None:
     reasons = jobs.read_job(SGE["9"], "Eqw").reasons
     assert reasons[0].endswith("exit_status of prolog = 100")

@@ -15,28 +15,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hook_spool import CONFIG, ENVIRONMENT, LIMIT, OWNER, Spool
 from hypothesis import given
 from hypothesis import strategies as st
-from warden_site import AFM
 
 import gridengine.hooks
 from gridengine import jobs
-from gridengine.configuration import GridEngineSection
-from gridengine.hooks import epilog, guard, job, prolog
+from gridengine.hooks import guard, job
 from gridengine.hooks.job import HookError, HookJob
 from warden import model, wire
 from warden.model import BadRequestError
-from warden.sections import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from warden_site import Site
 
 BIN = Path(gridengine.hooks.__file__).parent / "bin"
-OWNER = pwd.getpwnam("nobody")
-# Nothing may take longer than this here, also on a busy machine.
-LIMIT = 30
 
 
 # --- how a hook ends ---
@@ -163,145 +157,7 @@ def test_hook_that_cannot_even_watch_itself_is_killed(body: str, hindered: bool)
     assert time.monotonic() - begun < 20
 
 
-# --- the shell around it ---
-
-OUTCOMES: dict[str, tuple[str | None, int]] = {
-    "0": ("exit 0", 0),
-    "99": ("exit 99", 99),
-    "100": ("exit 100", 100),
-    "1": ("exit 1", 99),
-    "2": ("exit 2", 99),
-    "255": ("exit 255", 99),
-    "killed": ("kill -9 $$", 99),
-    "alarm": ("kill -14 $$", 99),
-    "crash": ("kill -11 $$", 99),
-    "missing": (None, 99),
-}
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Callable[[str | None], Path]:
-    """The programs that Grid Engine starts, beside an interpreter that does as it is told, or none."""
-
-    def make(interpreter: str | None) -> Path:
-        for name in ("qpu-prolog", "qpu-epilog"):
-            shutil.copy(BIN / name, tmp_path / name)
-            (tmp_path / name).chmod(0o755)
-        if interpreter is not None:
-            (tmp_path / "python").write_text(f'#!/bin/sh\necho "$@"\n{interpreter}\n')
-            (tmp_path / "python").chmod(0o755)
-        return tmp_path
-
-    return make
-
-
-@pytest.mark.parametrize("outcome", OUTCOMES)
-def test_no_interpreter_makes_another_status(programs: Callable[[str | None], Path], outcome: str) -> None:
-    interpreter, status = OUTCOMES[outcome]
-    folder = programs(interpreter)
-    for name, expected in (("qpu-prolog", status), ("qpu-epilog", 0)):
-        done = subprocess.run([folder / name, "7", "0", "alice", "h"], capture_output=True, check=False, timeout=LIMIT)
-        assert (name, done.returncode) == (name, expected)
-
-
-def test_interpreter_is_isolated_and_gets_the_arguments_as_they_are(programs: Callable[[str | None], Path]) -> None:
-    folder = programs("exit 0")
-    for hook in ("prolog", "epilog"):
-        done = subprocess.run(
-            [folder / f"qpu-{hook}", "7", "a b", "*", "$HOME"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=LIMIT,
-        )
-        assert done.stdout == f"-I -m gridengine.hooks.{hook} 7 a b * $HOME\n"
-
-
-def test_neither_path_nor_environment_leads_the_shell_astray(
-    programs: Callable[[str | None], Path], tmp_path: Path
-) -> None:
-    folder = programs("exit 0")
-    trap = tmp_path / "trap"
-    trap.mkdir()
-    for name in ("python", "case", "exit", "echo", "[", "test", "sh"):
-        (trap / name).write_text("#!/bin/sh\ntouch /tmp/sprung-$PPID\nexit 1\n")
-        (trap / name).chmod(0o755)
-    environment = {"PATH": str(trap), "ENV": str(trap / "sh"), "BASH_ENV": str(trap / "sh"), "IFS": "/p"}
-    environment |= {f"BASH_FUNC_{name}%%": "() { touch sprung; }" for name in ("exit", "case", "echo")}
-    done = subprocess.run(
-        [folder / "qpu-prolog", "7"], env=environment, cwd=tmp_path, capture_output=True, check=False, timeout=LIMIT
-    )
-    assert done.returncode == 0
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_only_what_grid_engine_sets_reaches_the_interpreter(programs: Callable[[str | None], Path]) -> None:
-    # PYZMQ_BACKEND=antigravity and BROWSER had root run a user's program, TZ had it read a FIFO of his, for ever.
-    names = ("TZ", "PYZMQ_BACKEND", "BROWSER", "OPENSSL_CONF", "LC_ALL", "HOME", "PATH", "JOB_ID")
-    forged = dict.fromkeys(names, "trap")
-    genuine = {"SGE_JOB_SPOOL_DIR": "/spool/7.1", "QUEUE": "*", "SGE_ROOT": "/a b", "SGE_CELL": "$(id)"}
-    ports = {"SGE_QMASTER_PORT": "6444", "SGE_EXECD_PORT": "6445"}
-    folder = programs("/usr/bin/env")
-    for hook in ("prolog", "epilog"):
-        for said in (genuine, genuine | ports, {}):
-            done = subprocess.run(
-                [folder / f"qpu-{hook}"], env=forged | said, capture_output=True, text=True, check=True, timeout=LIMIT
-            )
-            found = dict(line.split("=", 1) for line in done.stdout.splitlines()[1:])
-            # The shell that stands for the interpreter makes one itself.
-            found.pop("PWD", None)
-            assert found == said
-
-
-@pytest.mark.parametrize("hook", ["prolog", "epilog"])
-def test_hook_without_its_arguments_sends_the_job_back(hook: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", "-m", f"gridengine.hooks.{hook}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-    )
-    assert done.returncode == 99
-    assert done.stderr.startswith(f"qpu-{hook}: wants four arguments")
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("hook", ["prolog", "epilog"])
-def test_check_tells_that_a_hook_can_start(hook: str) -> None:
-    command = [sys.executable, "-I", "-m", f"gridengine.hooks.{hook}", "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-    assert (done.returncode, done.stdout) == (0, "ok\n")
-
-
 # --- the job and its spool ---
-
-CONFIG = "add_grp_id=20000\njob_id=7\njob_owner={owner}\nhost=node1\nja_task_id=0\njob_name=x\n"
-ENVIRONMENT = "HOME=/home/alice\nPATH=/bin\n"
-
-
-class Spool:
-    """A job's spool as Grid Engine makes it, but for its owner: the tests may run as anybody."""
-
-    def __init__(self, folder: Path, name: str = "7.1") -> None:
-        self.folder = folder / name
-        self.folder.mkdir()
-        self.config = self.folder / "config"
-        self.environment = self.folder / "environment"
-        self.error = self.folder / "error"
-        self.config.write_text(CONFIG.format(owner=OWNER.pw_name))
-        self.environment.write_text(ENVIRONMENT)
-        self.error.write_text("")
-
-    def job(self, *, number: str = "7", task: str = "0", owner: str = OWNER.pw_name) -> HookJob:
-        environment = {
-            "SGE_JOB_SPOOL_DIR": str(self.folder),
-            "SGE_ROOT": "/sge",
-            "PATH": "/evil",
-            "SGE_CELL": "default",
-            "QUEUE": "all.q",
-        }
-        return HookJob.read((number, task, owner, "node1"), environment)
 
 
 @pytest.fixture
@@ -593,111 +449,6 @@ def test_start_on_a_host_with_a_long_name_is_what_warden_takes(spool: Spool) -> 
     start = HookJob.read(("7", "0", OWNER.pw_name, "n" * 255), environment).start
     assert len(start) == 64
     assert msgspec.convert(start, wire.Token) == start
-
-
-# --- hooks and a real broker ---
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's hooks can acquire sessions")
-
-
-def hook_job(number: str, start: str = "first", host: str = "node1") -> HookJob:
-    return HookJob(
-        number=number,
-        task="",
-        owner=OWNER.pw_name,
-        uid=OWNER.pw_uid,
-        host=host,
-        queue="all.q",
-        spool=Path("/nonexistent"),
-        start=start,
-        cell={},
-    )
-
-
-def acquire(site: Site, job: HookJob, project: str = "") -> model.Session:
-    return prolog.acquire(job, project, site.config, GridEngineSection(prolog_wait=Duration(0)))
-
-
-@pytest.fixture
-def epilog_of(standing_site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[[HookJob], None]:
-    monkeypatch.setattr(epilog, "CONFIG", standing_site.file)
-    running = guard.Guard("qpu-epilog", on_expiry=guard.GO_ON)
-    monkeypatch.setattr(running, "limit", lambda _: None)
-    return lambda job: epilog.release(job, running)
-
-
-def open_sessions(site: Site, number: str) -> list[str]:
-    with site.client() as client:
-        return [session.id for session in client.sessions(everybody=True, job=number)]
-
-
-@needs_root
-def test_prolog_that_is_repeated_finds_the_session_of_its_start(standing_site: Site) -> None:
-    session = acquire(standing_site, hook_job("71"), "physics")
-    assert acquire(standing_site, hook_job("71"), "physics").id == session.id
-    assert (session.host, session.start, session.queue, session.project) == ("node1", "first", "all.q", "physics")
-
-
-@needs_root
-def test_epilog_of_an_earlier_start_leaves_the_later_one_alone(
-    standing_site: Site, epilog_of: Callable[[HookJob], None]
-) -> None:
-    first, second = hook_job("72"), hook_job("72", "second", "node2")
-    old = acquire(standing_site, first)
-    new = acquire(standing_site, second)
-    assert old.id != new.id
-    assert open_sessions(standing_site, "72") == [new.id]
-    epilog_of(first)
-    assert open_sessions(standing_site, "72") == [new.id]
-    epilog_of(second)
-    assert open_sessions(standing_site, "72") == []
-
-
-@needs_root
-def test_epilog_ends_a_session_that_knows_of_no_start_and_none_of_another_user_or_job(
-    standing_site: Site, epilog_of: Callable[[HookJob], None]
-) -> None:
-    acquire(standing_site, hook_job("73", start=""))
-    other = acquire(standing_site, hook_job("74"))
-    epilog_of(hook_job("73"))
-    assert open_sessions(standing_site, "73") == []
-    epilog_of(msgspec.structs.replace(hook_job("74"), uid=OWNER.pw_uid - 1))
-    assert open_sessions(standing_site, "74") == [other.id]
-    epilog_of(hook_job("74"))
-    assert open_sessions(standing_site, "74") == []
-
-
-@needs_root
-def test_job_beyond_what_its_user_may_have_at_the_same_time_waits(site: Site) -> None:
-    site.configure(limits={"sessions_per_user": 1})
-    site.start_broker()
-    site.start_worker()
-    session = acquire(site, hook_job("75"))
-    with pytest.raises(model.BusyError, match="1 of your jobs are on the QPU") as caught:
-        acquire(site, hook_job("76"))
-    assert guard.exit_status(caught.value) == guard.AGAIN
-    with site.client() as client:
-        client.release(session.id)
-    assert acquire(site, hook_job("76")).job == "76"
-
-
-@needs_root
-def test_job_whose_class_has_a_budget_starts_and_meets_it_at_its_task(site: Site) -> None:
-    site.configure(session={"max_shots": 10})
-    site.start_broker()
-    site.start_worker()
-    session = acquire(site, msgspec.structs.replace(hook_job("77"), uid=os.getuid()))
-    with site.client() as client, pytest.raises(model.LimitError, match="this job may take 10 shots"):
-        client.task_start(session.id, AFM, 11)
-
-
-def test_hook_of_another_version_than_the_broker_sends_the_job_back(
-    standing_site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "VERSION", wire.VERSION + 1)
-    with pytest.raises(model.UnavailableError, match="version") as caught:
-        acquire(standing_site, hook_job("78"))
-    assert guard.exit_status(caught.value) == guard.AGAIN
 
 
 @given(
