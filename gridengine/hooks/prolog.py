@@ -55,11 +55,17 @@ def main() -> None:
             raise
         try:
             serve(job, running)
-        except Exception as error:
+        except BaseException as error:
             if guard.exit_status(error) != guard.AGAIN:
                 raise
             running.say(guard.explain(error))
-            come_again(job, error, running)
+            try:
+                come_again(job, error, running)
+            except BaseException as another:
+                if another is not error and not isinstance(another, WardenError):
+                    # Not even this works.
+                    time.sleep(_PAUSE_HERE)
+                raise
 
     def report(reason: str) -> None:
         if job is not None:
@@ -218,36 +224,38 @@ def environment(offer: Offer, session: Session) -> dict[str, str]:
     }
 
 
-def come_again(job: HookJob, error: Exception, running: guard.Guard) -> None:
+def come_again(job: HookJob, error: BaseException, running: guard.Guard) -> None:
     """The job goes back to the queue, where it is left alone for a while; or it waits here, where that cannot be had.
 
     Raises:
-        WardenError: It goes back (99), or it has done so too often (100).
+        BaseException: The same; or LimitError, if it has come too often.
     """
     from gridengine.commands import GridEngineError  # noqa: PLC0415 - few jobs come here
+    from gridengine.configuration import GridEngineSection, load  # noqa: PLC0415
 
+    section = GridEngineSection()
+    with contextlib.suppress(ConfigurationError):
+        section = load(CONFIG)
+    running.limit(section.hook_limit / SECOND)
     try:
-        send_back(job, error)
+        send_back(job, error, section)
     except GridEngineError:
         wait_here(job, error, running)
     else:
         raise error
 
 
-def send_back(job: HookJob, error: Exception) -> None:
+def send_back(job: HookJob, error: BaseException, section: GridEngineSection) -> None:
     """Tell Grid Engine when to start the job again, and write down how often it has come, and why in vain.
 
     Raises:
         LimitError: It has come too often.
         GridEngineError: Grid Engine does not take it.
     """
-    from gridengine import configuration, jobs  # noqa: PLC0415
+    from gridengine import jobs  # noqa: PLC0415
     from gridengine.hooks import retry  # noqa: PLC0415
     from warden.model import LimitError  # noqa: PLC0415
 
-    section = configuration.GridEngineSection()
-    with contextlib.suppress(WardenError):
-        section = configuration.load(CONFIG)
     try:
         found = job.look_up(limit=_QSTAT_LIMIT)
     except jobs.NoSuchJobError:
@@ -270,11 +278,11 @@ def send_back(job: HookJob, error: Exception) -> None:
         jobs.postpone(job.number, until, environment=job.cell, limit=_QSTAT_LIMIT)
 
 
-def wait_here(job: HookJob, error: Exception, running: guard.Guard) -> None:
+def wait_here(job: HookJob, error: BaseException, running: guard.Guard) -> None:
     """Try again in the prolog as long as it may last.
 
     Raises:
-        WardenError: In vain.
+        BaseException: In vain.
     """
     while running.left() > 2 * _PAUSE_HERE:
         time.sleep(_PAUSE_HERE)

@@ -93,6 +93,16 @@ class Grid:
         assert len(done) == 1, done
         return done[0]
 
+    def hasten(self, job: str) -> None:
+        """End the pause of a job that was sent back."""
+        if "q" in self.state(job):
+            self.lab.run(MASTER, ["qalter", "-a", "202001010000", job], check=False)
+
+    def context(self, job: str) -> dict[str, str]:
+        """What is noted of a job that waits or runs."""
+        found = re.search(r"^context: +(\S+)$", self.why(job), re.MULTILINE)
+        return dict(pair.partition("=")[::2] for pair in found[1].split(",")) if found else {}
+
     # --- hosts ---
 
     def until(self, what: str, condition: Callable[[], bool], limit: float = LIMIT) -> None:
@@ -106,6 +116,14 @@ class Grid:
         """The hooks that run on a host."""
         listed = self.lab.run(node, ["ps", "-eo", "etimes,args"]).stdout.splitlines()
         return [line for line in listed if "gridengine.hooks." in line]
+
+    def hook(self, name: str, queue: str = "all.q") -> str:
+        """What a queue's prolog or epilog is set to."""
+        shown = self.lab.run(MASTER, ["qconf", "-sq", queue]).stdout.replace("\\\n", " ")
+        return next(" ".join(line.split()[1:]) for line in shown.splitlines() if line.split()[0] == name)
+
+    def set_hook(self, name: str, setting: str, queue: str = "all.q") -> None:
+        self.lab.run(MASTER, ["qconf", "-rattr", "queue", name, setting, queue])
 
     def load_values(self) -> dict[str, str]:
         """The QPU as qhost shows it: `qpu_state` and so on."""

@@ -1,6 +1,8 @@
 """Prolog and epilog on real Grid Engine, while everything that they need fails: no queue ever goes into error."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import faults
 import pytest
@@ -26,6 +28,13 @@ def test_job_waits_for_the_end_of_what_its_prolog_meets_and_then_runs(grid: Grid
         grid.until("the job to be back in the queue", lambda: "R" in grid.state(job), limit=2 * HOOK_LIMIT + 15)
         assert fault.says in grid.output(job)
         assert grid.queues_in_error() == []
+
+    def over() -> bool:
+        # Where the hook could not read how long to leave it alone, it is half a minute.
+        grid.hasten(job)
+        return not grid.state(job)
+
+    grid.until("the job to be over", over)
     record = grid.finish(job)
     assert (record["failed"], record["exit_status"]) == ("0", "3")
 
@@ -86,6 +95,37 @@ def test_hooks_end_when_the_qmaster_does_not_answer(grid: Grid) -> None:
         # The epilog does not need the qmaster.
         grid.until("the session to end", lambda: grid.sessions() == [])
     assert grid.finish(job)["exit_status"] == "3"
+
+
+PROBE = """#!/bin/sh
+{{ for word; do echo "[$word]"; done; id; pwd; umask; ulimit -a
+grep -E "^(Uid|Gid|Groups|SigIgn|Cap|NoNewPrivs)" /proc/self/status; tr '\\0' '\\n' </proc/$$/environ | sort; }} > {file}
+exit 0
+"""
+
+
+@pytest.mark.parametrize("who", ["root@", "sgeadmin@", ""], ids=["root", "another user", "the job's owner"])
+def test_prolog_that_was_there_before_ours_finds_what_it_has_always_found(grid: Grid, who: str) -> None:
+    folder = grid.home("root")
+    folder.chmod(0o755)
+    seen: list[str] = []
+    ours = grid.hook("prolog")
+    try:
+        for before in ("", f"{ours} -- "):
+            found = Path(f"/tmp/probe-{len(seen)}")
+            (folder / "probe").write_text(PROBE.format(file=found))
+            (folder / "probe").chmod(0o755)
+            grid.set_hook("prolog", f"{before}{who}/home/root/probe $queue 'a b'")
+            hostile = "FOO=b a r,LOCPATH=/x,IFS=x,PYTHONPATH=/tmp,LD_LIBRARY_PATH=/tmp"
+            job = grid.submit("exit 3\n", *QPU, "-l", "hostname=node1", "-v", hostile)
+            assert grid.finish(job)["exit_status"] == "3"
+            text = grid.lab.run("node1", ["sh", "-c", f"cat {found}; rm -f {found}"]).stdout
+            seen.append(re.sub(rf"\b{job}\b", "JOB", text))
+    finally:
+        grid.set_hook("prolog", ours)
+    assert "['a]\n[b']\n" in seen[0]
+    assert "FOO=b a r\n" in seen[0]
+    assert seen[0] == seen[1]
 
 
 def test_no_hook_is_left_behind(grid: Grid) -> None:

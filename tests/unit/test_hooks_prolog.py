@@ -58,6 +58,17 @@ class Qmaster:
         return calendar.timegm(time.strptime(moment, "%Y%m%d%H%M.%S")) - time.time()
 
 
+class Running(guard.Guard):
+    """A hook that has not much time left."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("qpu-prolog", on_expiry=guard.AGAIN)
+        self._end_at = time.monotonic() + seconds
+
+    def limit(self, seconds: float) -> None:
+        """Nobody ends the tests."""
+
+
 @pytest.fixture
 def qmaster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Qmaster:
     monkeypatch.setattr(prolog, "CONFIG", tmp_path / "warden.toml")
@@ -73,8 +84,14 @@ def configure(folder: Path, gridengine: str = "") -> None:
 # --- when it comes again ---
 
 
+def send_back(job: HookJob, error: Exception) -> None:
+    """As the prolog does, which then says once more why."""
+    with pytest.raises(type(error)):
+        prolog.come_again(job, error, Running(LIMIT))
+
+
 def test_first_time_the_job_is_left_alone_for_the_first_pause_and_it_is_noted_why(qmaster: Qmaster) -> None:
-    prolog.send_back(hook_job(), BUSY)
+    send_back(hook_job(), BUSY)
     assert qmaster.told[0] == ("-ac", "qpu_attempts=1,qpu_reason=busy")
     assert 20 < qmaster.pause() < 40
     assert qmaster.looks == 1
@@ -82,21 +99,21 @@ def test_first_time_the_job_is_left_alone_for_the_first_pause_and_it_is_noted_wh
 
 def test_each_time_longer(qmaster: Qmaster) -> None:
     qmaster.job = in_qmaster(context={"qpu_attempts": "3", "qpu_reason": "busy", "mine": "1"})
-    prolog.send_back(hook_job(), model.UnavailableError("x"))
+    send_back(hook_job(), model.UnavailableError("x"))
     # What the user has put into the context himself is not touched.
     assert qmaster.told[0] == ("-ac", "qpu_attempts=4,qpu_reason=unreachable")
     assert 170 < qmaster.pause() < 310
 
 
 def test_until_the_end_of_the_block_where_warden_says_it(qmaster: Qmaster) -> None:
-    prolog.send_back(hook_job(), retry.NotNowError("calibrating", "calibrating", 200 * SECOND))
+    send_back(hook_job(), retry.NotNowError("calibrating", "calibrating", 200 * SECOND))
     assert qmaster.told[0] == ("-ac", "qpu_attempts=1,qpu_reason=calibrating")
     assert 195 < qmaster.pause() < 235
 
 
 def test_later_time_of_the_user_stays(qmaster: Qmaster) -> None:
     qmaster.job = in_qmaster(not_before=int(time.time()) + 3600)
-    prolog.send_back(hook_job(), BUSY)
+    send_back(hook_job(), BUSY)
     assert [words[0] for words in qmaster.told] == ["-ac"]
 
 
@@ -105,7 +122,7 @@ def test_configuration_that_cannot_be_read_makes_it_the_usual_pause(
     qmaster: Qmaster, tmp_path: Path, broken: str
 ) -> None:
     configure(tmp_path, broken)
-    prolog.send_back(hook_job(), ConfigurationError("x"))
+    send_back(hook_job(), ConfigurationError("x"))
     assert qmaster.told[0] == ("-ac", "qpu_attempts=1,qpu_reason=configuration")
     assert 20 < qmaster.pause() < 40
 
@@ -116,7 +133,7 @@ def test_after_its_attempts_the_job_is_in_error_with_the_reason_and_begins_anew(
     configure(tmp_path, "attempts = 5")
     qmaster.job = in_qmaster(context={"qpu_attempts": "4"})
     with pytest.raises(LimitError, match=r"held after 5 attempts .*: all places .* taken .* \(qmod -cj 7 ") as caught:
-        prolog.send_back(hook_job(), BUSY)
+        prolog.come_again(hook_job(), BUSY, Running(LIMIT))
     assert guard.exit_status(caught.value) == guard.JOB_ERROR
     assert qmaster.told == [("-dc", "qpu_attempts,qpu_reason")]
 
@@ -126,16 +143,8 @@ def test_deleted_job_needs_no_pause(qmaster: Qmaster, monkeypatch: pytest.Monkey
         raise jobs.NoSuchJobError("x")
 
     monkeypatch.setattr(jobs, "detail", gone)
-    prolog.send_back(hook_job(), BUSY)
+    send_back(hook_job(), BUSY)
     assert qmaster.told == []
-
-
-class Running(guard.Guard):
-    """A hook that has not much time left."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__("qpu-prolog", on_expiry=guard.AGAIN)
-        self._end_at = time.monotonic() + seconds
 
 
 @pytest.mark.parametrize("refused", [{"-a"}, {"-a", "-ac"}])
