@@ -128,5 +128,26 @@ def test_prolog_that_was_there_before_ours_finds_what_it_has_always_found(grid: 
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("name", ["host", "job_owner"])
+def test_words_that_a_job_puts_before_those_of_a_prolog_of_the_sites_are_not_run(grid: Grid, name: str) -> None:
+    evil = grid.home("bob") / "evil"
+    evil.write_text("#!/bin/sh\nid >/tmp/sprung\n")
+    evil.chmod(0o755)
+    ours = grid.hook("prolog")
+    grid.set_hook("prolog", f"{ours} -- root@/bin/true")
+    # On SGE 8.1.9 an argument with a line break is another line of what the shepherd fills words in from.
+    words = ["-b", "y", *QPU, "-l", "hostname=node1", "-o", "/dev/null", "-j", "y"]
+    try:
+        forged = f"x\n{name}=alice -- root@/home/bob/evil"
+        done = grid.lab.run("node1", ["qsub", "-terse", *words, "/bin/true", forged], user="bob")
+        job = done.stdout.strip()
+        grid.until("the job to be in the queue again", lambda: "R" in grid.state(job))
+        assert grid.queues_in_error() == []
+    finally:
+        grid.set_hook("prolog", ours)
+        grid.free()
+    assert grid.lab.run("node1", ["test", "-e", "/tmp/sprung"], check=False).returncode == 1
+
+
 def test_no_hook_is_left_behind(grid: Grid) -> None:
     assert {node: grid.hooks(node) for node in NODES} == {node: [] for node in NODES}
