@@ -1,8 +1,8 @@
 """The prolog or epilog that a queue had before ours: run as Grid Engine itself would have run it.
 
-`chain JOB TASK OWNER HOST -- [USER@]PROGRAM ARGUMENTS`, started by our own hooks as root without any environment. The
-one that Grid Engine gave to us comes in by descriptor 3, as the kernel keeps it; the status of the program goes out by
-descriptor 5. No status: it was not run.
+`chain N [USER@]PROGRAM ARGUMENTS JOB TASK OWNER HOST`, N words being theirs, started by `qpu-chain` as root without any
+environment. The one that Grid Engine gave to `qpu-chain` comes in by descriptor 3, as the kernel keeps it; the status of the
+program goes out by descriptor 5. No status: it was not run.
 
 Grid Engine runs a hook as USER or, without one, as the job's owner. So the job's environment reaches a process of root
 where the site has said `root@` of its own hook, and nowhere else: not even the interpreter here.
@@ -27,16 +27,17 @@ _NOT_FOUND, _KILLED = 127, 128
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
+    number, *words = sys.argv[1:]
+    theirs, (_, _, owner, _) = words[: int(number)], words[int(number) :]
     with open(_ENVIRON, "rb") as file:
         environ = environment(file.read())
     if not environ:
         raise ValueError("the environment that Grid Engine gave is gone")
-    account, program = user(arguments[5], arguments[2])
+    account, program = user(theirs[0], owner)
     groups = {*os.getgrouplist(account.pw_name, account.pw_gid), *_granted_groups()}
     child = os.fork()
     if child == 0:
-        _become(account, groups, [program, *arguments[6:]], environ)
+        _become(account, groups, [program, *theirs[1:]], environ)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.write(_STATUS, str(status if status >= 0 else _KILLED - status).encode())
 

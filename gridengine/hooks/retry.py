@@ -9,8 +9,15 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from gridengine.commands import GridEngineError
-from warden.model import SECOND, BusyError, ConfigurationError, State, UnauthenticatedError, UnavailableError
+from warden.model import (
+    SECOND,
+    BusyError,
+    ConfigurationError,
+    State,
+    UnauthenticatedError,
+    UnavailableError,
+    WardenError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +32,6 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (BusyError, "busy"),
     (UnavailableError, "unreachable"),
     (UnauthenticatedError, "munge"),
-    (GridEngineError, "qmaster"),
     (ConfigurationError, "configuration"),
 )
 
@@ -50,6 +56,8 @@ def reason(error: BaseException) -> str:
     """One word, which a context can hold."""
     if isinstance(error, NotNowError):
         return error.reason
+    if isinstance(error, WardenError) and error.code.startswith("gridengine"):
+        return "qmaster"
     return next((word for kind, word in _REASONS if isinstance(error, kind)), "unforeseen")
 
 

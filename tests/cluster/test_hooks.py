@@ -111,16 +111,19 @@ def test_prolog_that_was_there_before_ours_finds_what_it_has_always_found(grid: 
     seen: list[str] = []
     ours = grid.hook("prolog")
     try:
-        for before in ("", f"{ours} -- "):
+        for before, behind in (
+            ("", ""),
+            (f"root@{grid.lab.kit}/bin/qpu-chain prolog 4 ", f" {ours.partition(' ')[2]}"),
+        ):
             found = Path(f"/tmp/probe-{len(seen)}")
             (folder / "probe").write_text(PROBE.format(file=found))
             (folder / "probe").chmod(0o755)
-            grid.set_hook("prolog", f"{before}{who}/home/root/probe $queue 'a b'")
+            grid.set_hook("prolog", f"{before}{who}/home/root/probe $queue 'a b'{behind}")
             hostile = "FOO=b a r,LOCPATH=/x,IFS=x,PYTHONPATH=/tmp,LD_LIBRARY_PATH=/tmp"
             job = grid.submit("exit 3\n", *QPU, "-l", "hostname=node1", "-v", hostile)
             assert grid.finish(job)["exit_status"] == "3"
             text = grid.lab.run("node1", ["sh", "-c", f"cat {found}; rm -f {found}"]).stdout
-            seen.append(re.sub(rf"\b{job}\b", "JOB", text))
+            seen.append(re.sub(rf"(JOB_ID=|_scripts/|_jobs/|/tmp/){job}\b", r"\1JOB", text))
     finally:
         grid.set_hook("prolog", ours)
     assert "['a]\n[b']\n" in seen[0]
@@ -128,19 +131,21 @@ def test_prolog_that_was_there_before_ours_finds_what_it_has_always_found(grid: 
     assert seen[0] == seen[1]
 
 
-@pytest.mark.parametrize("name", ["host", "job_owner"])
-def test_words_that_a_job_puts_before_those_of_a_prolog_of_the_sites_are_not_run(grid: Grid, name: str) -> None:
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("forged", ["alice -- root@EVIL", "alice prolog 1 root@EVIL 1 0 bob node1"])
+def test_words_that_a_job_puts_into_those_of_a_hook_are_not_run(grid: Grid, forged: str, *, chained: bool) -> None:
     evil = grid.home("bob") / "evil"
     evil.write_text("#!/bin/sh\nid >/tmp/sprung\n")
     evil.chmod(0o755)
     ours = grid.hook("prolog")
-    grid.set_hook("prolog", f"{ours} -- root@/bin/true")
+    if chained:
+        words = ours.partition(" ")[2]
+        grid.set_hook("prolog", f"root@{grid.lab.kit}/bin/qpu-chain prolog 2 root@/bin/true x {words}")
     # On SGE 8.1.9 an argument with a line break is another line of what the shepherd fills words in from.
-    words = ["-b", "y", *QPU, "-l", "hostname=node1", "-o", "/dev/null", "-j", "y"]
+    host = f"x\nhost={forged.replace('EVIL', '/home/bob/evil')}"
+    options = ["-b", "y", *QPU, "-l", "hostname=node1", "-o", "/dev/null", "-j", "y"]
     try:
-        forged = f"x\n{name}=alice -- root@/home/bob/evil"
-        done = grid.lab.run("node1", ["qsub", "-terse", *words, "/bin/true", forged], user="bob")
-        job = done.stdout.strip()
+        job = grid.lab.run("node1", ["qsub", "-terse", *options, "/bin/true", host], user="bob").stdout.strip()
         grid.until("the job to be in the queue again", lambda: "R" in grid.state(job))
         assert grid.queues_in_error() == []
     finally:

@@ -150,8 +150,8 @@ def room() -> Iterator[Path]:
 
 @pytest.fixture
 def chained(room: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a hook of ours that has theirs behind it; the interpreter for ours says what it was given, and ends well."""
-    for name in ("qpu-prolog", "qpu-epilog"):
+    """Run a hook of theirs and ours; the interpreter says what it was given for ours, and ends well."""
+    for name in ("qpu-prolog", "qpu-epilog", "qpu-chain"):
         text = (BIN / name).read_text().replace("/bin/sleep 5", "/bin/sleep 0.1")
         (room / name).write_text(text)
         (room / name).chmod(0o755)
@@ -162,12 +162,19 @@ def chained(room: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     (room / "python").chmod(0o755)
 
     def run(
-        hook: str, theirs: str, *words: str, script: str = "", ours: tuple[str, ...] = OURS, **environment: str
+        hook: str,
+        theirs: str,
+        *words: str,
+        script: str = "",
+        number: int | str | None = None,
+        ours: tuple[str, ...] = OURS,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         program = room / "theirs"
         program.write_text(script)
         program.chmod(0o755)
-        command = [str(room / f"qpu-{hook}"), *ours, "--", theirs.replace("PROGRAM", str(program)), *words]
+        count = str(1 + len(words) if number is None else number)
+        command = [str(room / "qpu-chain"), hook, count, theirs.replace("PROGRAM", str(program)), *words, *ours]
         return subprocess.run(
             command,
             env={"PYTHONPATH": "/trap", "SGE_JOB_SPOOL_DIR": str(room), "FOO": "b a r", **environment},
@@ -266,12 +273,9 @@ def test_nothing_of_the_jobs_environment_reaches_a_process_of_root(
     "ours",
     [
         # What a job's owner can make of $job_owner or $host on SGE 8.1.9: blanks, and words of his own behind them.
-        ("7", "undefined", "alice", "x", "--", "root@EVIL", "node1"),
         ("7", "undefined", "alice", "--", "root@EVIL", "node1"),
-        ("7", "undefined", "alice", "x", "--", "-", "root@EVIL", "node1"),
-        ("7", "--", "--", "-", "root@EVIL"),
-        ("7", "undefined", "alice", "node1", "--", "root@EVIL"),
-        ("7", "undefined", "alice", "two", "words", "node1"),
+        ("7", "undefined", "alice", "prolog", "1", "root@EVIL", "7", "undefined", "alice", "node1"),
+        ("prolog", "1", "root@EVIL", "7", "undefined", "alice", "node1"),
         ("7", "undefined", "alice"),
         (),
     ],
@@ -283,12 +287,27 @@ def test_words_that_a_job_smuggles_in_are_never_run(
     evil.write_text(f"#!/bin/sh\ntouch {room}/sprung\n")
     evil.chmod(0o755)
     ours = tuple(word.replace("EVIL", str(evil)) for word in ours)
-    script = f"#!/bin/sh\ntouch {room}/ran\n"
-    prolog = chained("prolog", "root@PROGRAM", script=script, ours=ours)
-    epilog = chained("epilog", "root@PROGRAM", script=script, ours=ours)
+    prolog = chained("prolog", "root@PROGRAM", "a", script="#!/bin/sh\n", ours=ours)
+    epilog = chained("epilog", "root@PROGRAM", "a", script="#!/bin/sh\n", ours=ours)
     assert (prolog.returncode, epilog.returncode) == (99, 0)
     assert not (room / "sprung").exists()
     assert "ours" not in prolog.stdout
+    # Nor have our own hooks any word that makes them run something.
+    for name in ("qpu-prolog", "qpu-epilog"):
+        subprocess.run([room / name, *ours], capture_output=True, check=False, timeout=LIMIT)
+    assert not (room / "sprung").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("number", ["0", "01", "2", "-1", "x", "100", "", "1 ", "1+0"])
+def test_number_that_does_not_fit_runs_nothing(
+    chained: Callable[..., subprocess.CompletedProcess[str]], room: Path, number: str
+) -> None:
+    script = f"#!/bin/sh\ntouch {room}/sprung\n"
+    assert chained("prolog", "root@PROGRAM", script=script, number=number).returncode == 99
+    assert chained("epilog", "root@PROGRAM", script=script, number=number).returncode == 0
+    assert chained("other", "root@PROGRAM", script=script).returncode == 99
+    assert not (room / "sprung").exists()
 
 
 @needs_root
