@@ -123,7 +123,7 @@ def test_prolog_that_was_there_before_ours_finds_what_it_has_always_found(grid: 
             job = grid.submit("exit 3\n", *QPU, "-l", "hostname=node1", "-v", hostile)
             assert grid.finish(job)["exit_status"] == "3"
             text = grid.lab.run("node1", ["sh", "-c", f"cat {found}; rm -f {found}"]).stdout
-            seen.append(re.sub(rf"(JOB_ID=|_scripts/|_jobs/|/tmp/){job}\b", r"\1JOB", text))
+            seen.append(re.sub(rf"(JOB_ID=|/){job}\b", r"\1JOB", text))
     finally:
         grid.set_hook("prolog", ours)
     assert "['a]\n[b']\n" in seen[0]
