@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "cluster"
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import faults
-from grid import MASTER, Grid
+from grid import MASTER, NODES, Grid
 
 from gridengine.configuration import GridEngineSection
 from labcluster.cluster import Cluster
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cluster = Cluster("hour-of-block")
     try:
-        cluster.up(say=lambda line: print(f"  {line}", flush=True))
+        cluster.up(len(NODES), say=lambda line: print(f"  {line}", flush=True))
         good = measure(Grid(cluster), arguments.minutes, arguments.jobs, until=arguments.until)
     finally:
         cluster.down()
