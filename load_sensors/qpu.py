@@ -1,133 +1,182 @@
 """`qpu-load-sensor`: tells Grid Engine what the QPU offers, and Warden which jobs live on this host.
 
 execd keeps the last values of a sensor that is late, silently and for ever. So this one always answers within a
-second, whatever Warden does, and when it knows nothing it says that there is nothing: 0 places, offline. It never
-subtracts what Grid Engine has booked: the scheduler does that itself.
+second, whatever Warden does, and when the host that reports knows nothing it says that there is nothing: 0 places,
+offline. It never subtracts what Grid Engine has booked: the scheduler does that itself.
 """
 
 from __future__ import annotations
 
-import contextlib
+import collections
+import functools
+import importlib.metadata
 import os
-import re
 import socket
 import sys
-import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
+from load_sensors import site
+from load_sensors.inquirer import Inquirer
+from load_sensors.outlook import NOTHING, Outlook, outlook, together
 from load_sensors.protocol import Value, serve
-from warden.model import State
+from load_sensors.spool import live_jobs
+from load_sensors.voice import Voice
+from warden.model import SECOND, ConfigurationError, Micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
+    from load_sensors.site import Qpu, Site
     from warden.client import Client
-    from warden.model import Availability
+    from warden.model import Availability, Plan
+    from warden.wire import Renewed
 
 # Not from the environment: execd's own may be anybody's who started it.
 CONFIG = Path("/etc/warden/warden.toml")
 
 # Between a question by execd and our answer, at most.
 _PATIENCE = 0.8
-# Longer than that, an answer that is not there will not be of use.
-_TIMEOUT = 2.0
-
-T = TypeVar("T")
+# The windows that are looked at: of more none can matter before the next report.
+_AHEAD = 5
+# Grid Engine's own, for the first report.
+_USUAL = 40 * SECOND
 
 
 def main() -> None:
-    # Two, so that what hinders renewals (a host without MUNGE, for instance) does not hide the QPU from the cluster.
-    availability = Inquirer(lambda client: client.availability())
-    renewal = Inquirer(lambda client: client.renew(host=socket.gethostname(), jobs=tuple(live_jobs(Path.cwd()))))
-
-    def measure() -> Iterable[Value]:
-        renewal.ask(0)
-        return values(availability.ask(_PATIENCE))
-
-    serve(sys.stdin, sys.stdout, measure)
+    sensor = Sensor(CONFIG, socket.gethostname(), Path.cwd())
+    serve(sys.stdin, sys.stdout, sensor.measure)
     # An inquirer may be waiting for Warden; nobody needs its answer.
     os._exit(0)
 
 
-def values(answer: Availability | None) -> list[Value]:
-    """Pure: the load values for what Warden answered, all of them in any case; None: it did not."""
-    if answer is None:
-        facts: dict[str, str | int] = {"qpu": 0, "qpu_state": State.OFFLINE, "qpu_window": 0, "qpu_qubits": 0}
-    else:
-        facts = {
-            "qpu": answer.open_places,
-            "qpu_state": answer.state,
-            "qpu_window": answer.seconds_to_window(),
-            "qpu_qubits": answer.qubits,
-        }
-    return [Value("global", name, value) for name, value in facts.items()]
+class Rhythm:
+    """How often execd asks: the longest of the last intervals, for a report must not be too short-sighted."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._intervals: collections.deque[float] = collections.deque(maxlen=3)
+
+    def beat(self, now: float) -> Micros:
+        """A question at `now` (seconds of any clock): the interval, 0 while it is not known."""
+        if self._last is not None:
+            self._intervals.append(now - self._last)
+        self._last = now
+        return round(max(self._intervals, default=0.0) * SECOND)
 
 
-class Inquirer(Generic[T]):
-    """Speaks to Warden beside the loop that must answer in time; one question at a time."""
+class Correspondent:
+    """One QPU's Warden, asked by two threads: what hinders renewals (a host without MUNGE) must not hide the QPU."""
 
-    def __init__(self, inquire: Callable[[Client], T]) -> None:
-        self._inquire = inquire
-        self._question = threading.Event()
-        self._answered = threading.Event()
-        self._answer: T | None = None
-        threading.Thread(target=self._run, daemon=True).start()
+    def __init__(self, qpu: Qpu, site: Site, host: str, spool: Path) -> None:
+        self.qpu, self._site, self._host, self._spool = qpu, site, host, spool
+        self._interval: Micros = 0
+        self._charge: bool | None = None
+        self._status = Inquirer(qpu.config, self._ask_status)
+        self._renewal = Inquirer(qpu.config, self._renew)
 
-    def ask(self, patience: float) -> T | None:
-        """The answer to this question, or None if it does not come within `patience` seconds."""
-        self._answered.clear()
-        self._question.set()
-        return self._answer if self._answered.wait(patience) else None
+    def ask(self, interval: Micros) -> None:
+        self._interval = interval
+        self._status.ask()
+        self._renewal.ask()
 
-    def _run(self) -> None:
-        client: Client | None = None
-        while True:
-            self._question.wait()
-            self._question.clear()
-            try:
-                client = client or _client()
-                self._answer = self._inquire(client)
-            except Exception:  # noqa: BLE001 - nothing may end this thread; without an answer the sensor says offline
-                self._answer = None
-                # A new one reads the configuration and the keys again: they may have been the trouble.
-                with contextlib.suppress(Exception):
-                    if client is not None:
-                        client.close()
-                client = None
-            self._answered.set()
+    def outlook(self, until: float) -> Outlook | None:
+        """What the QPU offers; None if its Warden has not said so by then."""
+        answer = self._status.answer(until - time.monotonic())
+        if answer is None:
+            return None
+        availability, plan = answer
+        return outlook(availability, plan.windows, self._interval or _USUAL, self._site.wait)
+
+    def charge(self, until: float) -> bool | None:
+        """Whether this host reports the QPU, as its Warden has said at last; waits for the first word alone."""
+        answer = self._renewal.answer(until - time.monotonic() if self._charge is None else 0)
+        if answer is not None:
+            self._charge = answer.reporter == self._host
+        return self._charge
+
+    def dismiss(self) -> None:
+        self._status.dismiss()
+        self._renewal.dismiss()
+
+    @staticmethod
+    def _ask_status(client: Client) -> tuple[Availability, Plan]:
+        return client.availability(), client.plan(_AHEAD)
+
+    def _renew(self, client: Client) -> Renewed:
+        jobs = live_jobs(self._spool)
+        return client.renew(
+            host=self._host,
+            jobs=tuple(jobs),
+            suspended={job for job, suspended in jobs.items() if suspended},
+            candidate=self._site.candidate,
+            interval=self._interval,
+            version=_version(),
+            trouble=site.trouble(self._site.bin, self.qpu.key),
+        )
 
 
-def live_jobs(spool: Path) -> Iterable[str]:
-    """The jobs that this host's execd runs, by the names of their folders in its spool, where it starts its sensors.
+class Sensor:
+    """What execd asks: all QPUs of the site, as far as it is for this host to report them."""
 
-    A folder may stay long after its job, while its owner keeps the shepherd from going on; its exit status tells.
+    def __init__(self, config: Path, host: str, spool: Path) -> None:
+        self._config, self._host, self._spool = config, host, spool
+        self._site: Site | None = None
+        self._rhythm = Rhythm()
+        self._correspondents: list[Correspondent] = []
+        self._voices: dict[str, Voice] = collections.defaultdict(Voice)
+
+    def measure(self) -> list[Value]:
+        interval, until = self._rhythm.beat(time.monotonic()), time.monotonic() + _PATIENCE
+        self._reconsider()
+        for one in self._correspondents:
+            one.ask(interval)
+        found = [(one.qpu.name, one.outlook(until), one.charge(until)) for one in self._correspondents]
+        return [Value("global", name, value) for name, value in values(found, self._voices).items()]
+
+    def _reconsider(self) -> None:
+        """The configuration may have been changed; one that cannot be read changes nothing."""
+        try:
+            found = site.load(self._config, self._host)
+        except ConfigurationError:
+            return
+        if found != self._site:
+            self._site = found
+            for one in self._correspondents:
+                one.dismiss()
+            self._correspondents = [Correspondent(qpu, found, self._host, self._spool) for qpu in found.qpus]
+
+
+def values(found: list[tuple[str, Outlook | None, bool | None]], voices: dict[str, Voice]) -> dict[str, str]:
+    """All load values, of what is known of each QPU, and whether this host reports it.
+
+    Of one QPU `qpu` has the places. Of several each has its own value, and a job that names none may have any: what is
+    said of all together is said by the host that reports the first.
     """
+    if not found:
+        # Nobody knows which QPUs there are. The others do.
+        return {}
+    said: dict[str, str] = {}
+    if len(found) > 1:
+        for name, one, charge in found:
+            truth = None if one is None else {f"qpu_{name}": one.places}
+            said |= voices[name].say(truth, {f"qpu_{name}": 0}, charge)
+    known = [one for _, one, _ in found if one is not None]
+    places = len(found) == 1
+    common = _facts(together(known), places=places) if known else None
+    return said | voices[""].say(common, _facts(NOTHING, places=places), found[0][2])
+
+
+def _facts(one: Outlook, *, places: bool) -> dict[str, int | str]:
+    facts: dict[str, int | str] = {"qpu": one.places} if places else {}
+    return facts | {"qpu_state": str(one.state), "qpu_window": one.window, "qpu_qubits": one.qubits}
+
+
+@functools.cache
+def _version() -> str:
     try:
-        entries = os.listdir(spool / "active_jobs")  # noqa: PTH208 - names are all that is needed
-    except OSError:
-        return
-    for entry in entries:
-        # The folder of a job that is no array ends in .1, as that of an array's first task.
-        if re.fullmatch(r"[0-9]{1,10}\.[0-9]{1,10}", entry) and not _has_ended(spool / "active_jobs" / entry):
-            yield entry
-            if entry.endswith(".1"):
-                yield entry.removesuffix(".1")
-
-
-def _has_ended(folder: Path) -> bool:
-    """Whether the shepherd has written the job's exit status; it makes the file empty when the job starts."""
-    try:
-        return (folder / "exit_status").lstat().st_size > 0
-    except OSError:
-        return False
-
-
-def _client() -> Client:
-    from warden.client import Client  # noqa: PLC0415 - the first report must not wait for it
-    from warden.config import load  # noqa: PLC0415
-
-    return Client(config=load(CONFIG), timeout=_TIMEOUT)
+        return importlib.metadata.version("gridengine-qpu")[:64]
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 if __name__ == "__main__":

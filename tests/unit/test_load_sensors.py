@@ -19,16 +19,19 @@ import zmq
 from warden_machine import Machine, Qpu
 from warden_site import LIMIT, Site, wait_until
 
-from load_sensors import protocol, qpu
+from load_sensors import protocol, site, spool
+from load_sensors.outlook import outlook
 from warden import keyring, wire
 from warden.calibration import Calendar, ShotRule
-from warden.model import HORIZON, SECOND, Availability, State, Window
+from warden.model import HORIZON, SECOND, Availability, Plan, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAMES = ["qpu", "qpu_state", "qpu_window", "qpu_qubits"]
 NOTHING = {"qpu": "0", "qpu_state": "offline", "qpu_window": "0", "qpu_qubits": "0"}
+# Of a host that was never told anything: words would stay when another reports.
+SILENT = {name: value for name, value in NOTHING.items() if name != "qpu_state"}
 # What execd is promised, and what a busy machine may add.
 PROMISED, BORNE = 1.0, 2.0
 
@@ -52,29 +55,6 @@ def availability(**values: object) -> Availability:
 # --- pure ---
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (None, [0, "offline", 0, 0]),
-        (availability(), [4, "ready", HORIZON // SECOND, 80]),
-        # What is taken is Grid Engine's to subtract.
-        (availability(used=4, queued=9), [4, "ready", HORIZON // SECOND, 80]),
-        (
-            availability(next_window=Window(90 * SECOND + 1, 200 * SECOND, State.CALIBRATING), time=0),
-            [4, "ready", 90, 80],
-        ),
-        (availability(state=State.CALIBRATING, until=5), [0, "calibrating", 0, 80]),
-        (availability(state=State.MAINTENANCE), [0, "maintenance", 0, 80]),
-        (availability(state=State.OFFLINE, qubits=14), [0, "offline", 0, 14]),
-    ],
-)
-def test_values_of_what_warden_answered(answer: Availability | None, expected: list[object]) -> None:
-    values = qpu.values(answer)
-    assert [value.host for value in values] == ["global"] * 4
-    assert [value.name for value in values] == NAMES
-    assert [value.value for value in values] == expected
-
-
 def test_calibration_that_is_due_by_shots_is_reported_like_any_other_window() -> None:
     machine = Machine(Calendar(shot_rules=(ShotRule(after_shots=150, duration=60 * SECOND),)))
     worker = Qpu(machine)
@@ -82,8 +62,9 @@ def test_calibration_that_is_due_by_shots_is_reported_like_any_other_window() ->
     far = HORIZON // SECOND
 
     def reported() -> tuple[object, ...]:
-        found = {value.name: value.value for value in qpu.values(machine.core.availability(machine.now))}
-        return found["qpu"], found["qpu_state"], found["qpu_window"]
+        plan = machine.ask(wire.GetPlan(count=5))
+        found = outlook(machine.core.availability(machine.now), plan.windows, 1, 0)
+        return found.places, str(found.state), found.window
 
     machine.start(session, shots=100)
     worker.take()
@@ -92,12 +73,12 @@ def test_calibration_that_is_due_by_shots_is_reported_like_any_other_window() ->
     # Now the QPU takes the shots that make it due: 2 s and ten shots a second.
     machine.start(session, shots=100)
     worker.take()
-    assert reported() == (2, "ready", 12)
+    assert reported() == (2, "ready", 11)
     machine.later(4.5)
     assert reported() == (2, "ready", 7)
     # What comes sooner counts.
     machine.block(start=3, duration=1)
-    assert reported() == (2, "ready", 3)
+    assert reported() == (2, "ready", 2)
     machine.ask(wire.CancelWindow(window=1))
     worker.finish()
     assert reported() == (0, "calibrating", 0)
@@ -125,10 +106,10 @@ def test_each_line_asks_for_a_report() -> None:
 
 
 def test_live_jobs_are_the_folders_of_jobs(tmp_path: Path) -> None:
-    assert list(qpu.live_jobs(tmp_path)) == []
+    assert spool.live_jobs(tmp_path) == {}
     for name in ("7.1", "8.3", "9.1", "x.1", "7", "7.1.2", ".1", "12345678901.1", "\u0667.1", "7.1\n"):
         (tmp_path / "active_jobs" / name).mkdir(parents=True)
-    assert sorted(qpu.live_jobs(tmp_path)) == ["7", "7.1", "8.3", "9", "9.1"]
+    assert sorted(spool.live_jobs(tmp_path)) == ["7", "7.1", "8.3", "9", "9.1"]
 
 
 # --- as a process ---
@@ -158,7 +139,14 @@ class Sensor:
         self.process.communicate()
 
     def report(self) -> dict[str, str]:
-        """Ask, as execd does; the values, all of which must be there."""
+        """Ask, as execd does; the values, however they are spelled."""
+        values = [line.split(":") for line in self.texts()]
+        assert {host for host, *_ in values} <= {"global"}
+        assert [name for _, name, _ in values] == [name for name in NAMES if name in {name for _, name, _ in values}]
+        return {name: value if name == "qpu_state" else str(int(value)) for _, name, value in values}
+
+    def texts(self) -> list[str]:
+        """Ask; the lines of the report."""
         assert self.process.stdin
         assert self.process.stdout
         begun = time.monotonic()
@@ -173,12 +161,10 @@ class Sensor:
         self.slowest = max(self.slowest, time.monotonic() - begun)
         lines = text.decode().splitlines()
         assert (lines[0], lines[-1]) == ("begin", "end")
-        values = [line.split(":") for line in lines[1:-1]]
-        assert [(host, name) for host, name, _ in values] == [("global", name) for name in NAMES]
-        return {name: value for _, name, value in values}
+        return lines[1:-1]
 
     def state(self) -> str:
-        return self.report()["qpu_state"]
+        return self.report().get("qpu_state", "")
 
     def memory(self) -> int:
         """Kilobytes."""
@@ -197,6 +183,7 @@ class FakeBroker(threading.Thread):
         self.asked: list[wire.Message] = []
         self.fails: tuple[type[wire.Message], ...] = ()
         self.mute: tuple[type[wire.Message], ...] = ()
+        self.reporter = os.uname().nodename
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
@@ -212,8 +199,13 @@ class FakeBroker(threading.Thread):
                 self.asked.append(asked)
                 if isinstance(asked, self.mute):
                     continue
-                answers = {wire.GetAvailability: availability(), wire.Hello: wire.Greeting(0, "fresnel")}
-                answer = wire.pack_answer(number, answers.get(type(asked), 1))
+                answers = {
+                    wire.GetAvailability: availability(),
+                    wire.GetPlan: Plan(()),
+                    wire.Hello: wire.Greeting(0, "fresnel"),
+                    wire.Renew: wire.Renewed(sessions=1, reporter=self.reporter),
+                }
+                answer = wire.pack_answer(number, answers[type(asked)])
                 self._socket.send_multipart([peer, b"garbage" if isinstance(asked, self.fails) else answer])
 
     def close(self) -> None:
@@ -239,7 +231,7 @@ def broker(site: Site) -> Iterator[FakeBroker]:
 
 
 def test_real_warden_is_reported_through_its_life(site: Site, sensor: Sensor) -> None:
-    assert sensor.report() == NOTHING
+    assert sensor.report() == SILENT
     broker = site.start_broker()
     # There is a broker, and no worker.
     wait_until(lambda: sensor.report() == NOTHING | {"qpu_qubits": "8"}, "the broker is seen")
@@ -260,7 +252,7 @@ def test_silent_warden_costs_no_report_more_than_a_second(sensor: Sensor) -> Non
     times = []
     for _ in range(5):
         begun = time.monotonic()
-        assert sensor.report() == NOTHING
+        assert sensor.report() == SILENT
         times.append(time.monotonic() - begun)
     assert sorted(times)[2] < PROMISED
 
@@ -268,7 +260,7 @@ def test_silent_warden_costs_no_report_more_than_a_second(sensor: Sensor) -> Non
 @pytest.mark.parametrize(
     "content", [None, b"", b"[qpu\n", b"\xff", b"[qpu]\nunknown = 1\n", b"[client]\nendpoint = 'x'\n"]
 )
-def test_configuration_that_is_none_is_offline_until_it_is_one(
+def test_configuration_that_is_none_says_nothing_until_it_is_one(
     site: Site, sensor: Sensor, content: bytes | None
 ) -> None:
     site.start_broker()
@@ -277,9 +269,10 @@ def test_configuration_that_is_none_is_offline_until_it_is_one(
         site.file.unlink()
     else:
         site.file.write_bytes(content)
-    assert [sensor.report() for _ in range(3)] == [NOTHING] * 3
+    # Where its Warden is not known, nor what its QPU is called, or where there is none.
+    assert all(sensor.report() in ({}, SILENT) for _ in range(3))
     site.file.write_bytes(right)
-    wait_until(lambda: sensor.report()["qpu_qubits"] == "8", "the right one is read")
+    wait_until(lambda: sensor.report().get("qpu_qubits") == "8", "the right one is read")
 
 
 def test_garbage_is_offline(sensor: Sensor, broker: FakeBroker) -> None:
@@ -300,9 +293,13 @@ def test_what_hinders_the_renewal_of_leases_does_not_hide_the_qpu(sensor: Sensor
 def test_jobs_of_this_host_are_renewed(sensor: Sensor, broker: FakeBroker) -> None:
     sensor.report()
     wait_until(lambda: any(isinstance(asked, wire.Renew) for asked in broker.asked), "a renewal")
-    [renewal] = {asked for asked in broker.asked if isinstance(asked, wire.Renew)}
+    [renewal] = [asked for asked in broker.asked if isinstance(asked, wire.Renew)]
     assert sorted(renewal.jobs) == ["7", "7.1"]
+    assert renewal.suspended == ()
     assert renewal.host == os.uname().nodename
+    assert renewal.candidate
+    assert renewal.version
+    assert abs(renewal.time - time.time_ns() // 1000) < 60 * SECOND
 
 
 @pytest.mark.parametrize("last", [b"quit\n", b""], ids=["quit", "end of input"])
@@ -342,7 +339,7 @@ def test_many_failures_cost_neither_memory_nor_descriptors(sensor: Sensor, site:
         sensor.report()
     memory, descriptors = sensor.memory(), sensor.descriptors()
     for _ in range(1000):
-        assert sensor.report() == NOTHING
+        assert sensor.report() == {}
     assert sensor.descriptors() <= descriptors
     assert sensor.memory() < memory + 1000
 
@@ -354,11 +351,70 @@ def test_failing_connections_leave_nothing_behind(sensor: Sensor, broker: FakeBr
     memory = sensor.memory()
     descriptors = []
     for _ in range(200):
-        assert sensor.report() == NOTHING
+        assert sensor.report() == SILENT
         descriptors.append(sensor.descriptors())
     # Between two questions there may be connections, and may be none.
     assert max(descriptors) < 60
     assert sensor.memory() < memory + 3000
+
+
+def test_who_is_not_the_reporter_says_nothing_and_renews_all_the_same(sensor: Sensor, broker: FakeBroker) -> None:
+    broker.reporter = "another"
+    wait_until(lambda: any(isinstance(asked, wire.Renew) for asked in (sensor.report(), *broker.asked)), "a renewal")
+    wait_until(lambda: sensor.report() == {}, "it knows")
+    broker.reporter = os.uname().nodename
+    wait_until(lambda: sensor.state() == "ready", "it takes over")
+
+
+@pytest.mark.usefixtures("broker")
+def test_numbers_are_spelled_differently_each_time_so_that_they_are_sent(sensor: Sensor) -> None:
+    wait_until(lambda: sensor.state() == "ready", "the first answer")
+    assert len({tuple(sensor.texts()) for _ in range(4)}) == 2
+
+
+def test_a_stopped_job_is_a_suspended_one(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            for name, number in (("7.1", process.pid), ("8.2", os.getpid()), ("9.1", "nonsense"), ("10.1", 2**40)):
+                folder = tmp_path / "active_jobs" / name
+                folder.mkdir(parents=True)
+                (folder / "job_pid").write_text(f"{number}\n")
+            assert not any(spool.live_jobs(tmp_path).values())
+            process.send_signal(signal.SIGSTOP)
+            expected = {"7", "7.1"}
+            wait_until(lambda: {j for j, stopped in spool.live_jobs(tmp_path).items() if stopped} == expected, "it")
+            process.send_signal(signal.SIGCONT)
+            wait_until(lambda: not any(spool.live_jobs(tmp_path).values()), "it to go on")
+        finally:
+            process.kill()
+
+
+def test_trouble_is_what_can_be_seen(tmp_path: Path) -> None:
+    key = tmp_path / "broker.key"
+    assert len(site.trouble(tmp_path, key)) == 3
+    for name in ("qpu-prolog", "qpu-epilog", "broker.key"):
+        (tmp_path / name).touch(0o755)
+    assert site.trouble(tmp_path, key) == ()
+    key.chmod(0o640)
+    assert site.trouble(tmp_path, key) == (f"{key} is not readable by everybody",)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "candidate"),
+    [
+        ("", ["one"], True),
+        ('[gridengine]\nsensor_hosts = ["global"]\nunknown = 1\n', ["one"], True),
+        ('[gridengine]\nsensor_hosts = ["node2", "Node1.cluster"]\n', ["one"], True),
+        ('[gridengine]\nsensor_hosts = ["node2"]\n', ["one"], False),
+        ('[[gridengine.qpu]]\nqueues = ["a"]\n[[gridengine.qpu]]\nconfig = "TWO"\n', ["one", "two"], True),
+    ],
+)
+def test_the_site_as_the_sensor_reads_it(tmp_path: Path, text: str, names: list[str], *, candidate: bool) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    two.write_text('[qpu]\nname = "two"\n')
+    one.write_text('[qpu]\nname = "one"\n' + text.replace("TWO", str(two)))
+    found = site.load(one, "node1")
+    assert ([qpu.name for qpu in found.qpus], found.candidate) == (names, candidate)
 
 
 def test_a_job_that_has_ended_does_not_live_though_its_folder_is_there(tmp_path: Path) -> None:
@@ -367,4 +423,4 @@ def test_a_job_that_has_ended_does_not_live_though_its_folder_is_there(tmp_path:
         folder.mkdir(parents=True)
         if status is not None:
             (folder / "exit_status").write_text(status)
-    assert set(qpu.live_jobs(tmp_path)) == {"7.1", "7", "9.3"}
+    assert set(spool.live_jobs(tmp_path)) == {"7.1", "7", "9.3"}
