@@ -109,6 +109,26 @@ def broker_hangs(grid: Grid) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def cut_off(grid: Grid, host: str) -> Iterator[None]:
+    """The host cannot reach Warden, but everything else."""
+    rule = ["pref", "5", "ipproto", "tcp", "dport", "7610", "blackhole"]
+    grid.lab.run(host, ["ip", "rule", "add", *rule])
+    try:
+        yield
+    finally:
+        grid.lab.run(host, ["ip", "rule", "del", *rule])
+
+
+@contextlib.contextmanager
+def execd_hangs(grid: Grid, host: str) -> Iterator[None]:
+    grid.lab.run(host, ["pkill", "-STOP", "-x", "sge_execd"])
+    try:
+        yield
+    finally:
+        grid.lab.run(host, ["pkill", "-CONT", "-x", "sge_execd"])
+
+
+@contextlib.contextmanager
 def stranger(grid: Grid) -> Iterator[None]:
     with broker_down(grid), _in_its_place(grid, STRANGER):
         yield

@@ -138,6 +138,18 @@ class Grid:
     def tasks(self, *, limit: int = 50) -> list[dict[str, Any]]:
         return self._warden("tasks", "--limit", str(limit))
 
+    def reporter(self) -> str:
+        """The host whose sensor reports the QPU."""
+        return next((host for host, reports, _ in self._hosts() if reports), "")
+
+    def report_interval(self) -> float:
+        """Seconds from one load report to the next, as the sensors have measured them."""
+        return max(interval for *_, interval in self._hosts()) / 1e6
+
+    def _hosts(self) -> list[tuple[str, bool, int]]:
+        found: list[tuple[str, bool, int]] = json.loads(self.lab.run(MASTER, ["qpu-python", "-c", _HOSTS]).stdout)
+        return found
+
     def broker_log(self, word: str) -> list[str]:
         return [line for line in self.lab.log(MASTER, "broker").read_text().splitlines() if word in line]
 
@@ -194,4 +206,8 @@ class Grid:
         return [f"/var/spool/gridengine/execd/{node}/active_jobs/{job}.1"]
 
 
+_HOSTS = """
+import json, warden.client
+print(json.dumps([(one.host, one.reporter, one.interval) for one in warden.client.Client(timeout=10).hosts()]))
+"""
 _RELEASE = "import sys, warden.client; warden.client.Client(timeout=10).release(sys.argv[1])"

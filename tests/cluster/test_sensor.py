@@ -1,15 +1,24 @@
 """The load sensor on real Grid Engine: what qhost shows, whatever happens to the QPU; and the leases of living jobs."""
 
+import contextlib
+import datetime as dt
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import faults
 import pytest
-from grid import WAITS, Grid
+from grid import MASTER, NODES, WAITS, Grid
 
 # Longer than a host may take from one renewal to the next.
 LEASE = 6
 NOTHING = {"qpu": "0.000000", "qpu_state": "offline", "qpu_window": "0.000000", "qpu_qubits": "0.000000"}
+OFFERED = {
+    "qpu": "1.000000",
+    "qpu_state": "ready",
+    "qpu_window": "604800.000000",
+    "qpu_qubits": "14.000000",
+}
 MAINTENANCE = {"qpu": "0.000000", "qpu_state": "maintenance", "qpu_window": "0.000000", "qpu_qubits": "14.000000"}
 
 
@@ -70,6 +79,54 @@ def test_hanging_broker_is_offline(grid: Grid) -> None:
     with faults.broker_hangs(grid):
         grid.until("qhost to show it", lambda: grid.load_values() == NOTHING)
     grid.until("qhost to show the end of it", lambda: shows(grid, "ready"))
+
+
+@pytest.mark.parametrize("fault", [faults.cut_off, faults.execd_hangs])
+def test_another_host_reports_when_the_reporter_falls_silent(
+    grid: Grid, fault: Callable[[Grid, str], contextlib.AbstractContextManager[None]]
+) -> None:
+    grid.until("a reporter", lambda: grid.reporter() != "")
+    first = grid.reporter()
+    with fault(grid, first):
+        grid.until("another one", lambda: grid.reporter() not in {"", first})
+        second = grid.reporter()
+        # Whatever the first one said when it was cut off.
+        grid.until("the QPU to be offered", lambda: grid.load_values() == OFFERED)
+        with faults.drained(grid):
+            grid.until("qhost to show it", lambda: grid.load_values() == MAINTENANCE)
+        grid.until("qhost to show the end of it", lambda: grid.load_values() == OFFERED)
+    # And back: its values look unchanged to its execd.
+    with fault(grid, second):
+        grid.until("the first one", lambda: grid.reporter() == first)
+        grid.until("the QPU to be offered", lambda: grid.load_values() == OFFERED)
+
+
+def test_no_job_is_started_into_a_window_and_none_is_kept_back_after_it(grid: Grid) -> None:
+    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--in", "16s", "--for", "12s"])
+    [window] = json.loads(grid.lab.run(MASTER, ["warden", "calibrate", "plan", "--json"]).stdout)["windows"]
+    start, end = (dt.datetime.fromisoformat(window[edge]).timestamp() for edge in ("start", "end"))
+    jobs = [grid.submit("exit 3\n", "-l", "qpu=1") for _ in range(12)]
+    for job in jobs:
+        assert grid.finish(job)["exit_status"] == "3"
+        # A prolog that sent it back would have left a record of its own.
+        assert len(grid.records(job)) == 1
+    begun = sorted(one["acquired"] / 1e6 for one in grid.sessions(ended=True) if one["job"] in jobs)
+    before, after = [time for time in begun if time < start], [time for time in begun if time >= end]
+    assert len(before) + len(after) == len(jobs)
+    assert before
+    # The next report, the scheduler's next run, and the job's own way there.
+    assert after[0] < end + 4 * grid.report_interval()
+
+
+def test_a_suspended_job_s_tasks_have_no_turn(grid: Grid) -> None:
+    job = grid.submit(WAITS, "-l", "qpu=1")
+    grid.until("the job to run", lambda: grid.runs(job))
+    grid.lab.run(MASTER, ["qmod", "-sj", job])
+    grid.until("Warden to know it", lambda: grid.sessions()[0]["suspended"] in NODES)
+    grid.lab.run(MASTER, ["qmod", "-usj", job])
+    grid.until("Warden to know that it goes on", lambda: grid.sessions()[0]["suspended"] == "")
+    grid.let_go(job)
+    grid.finish(job)
 
 
 def test_hosts_without_munge_do_not_hide_the_qpu(grid: Grid) -> None:
