@@ -102,10 +102,11 @@ def test_another_host_reports_when_the_reporter_falls_silent(
 
 
 def test_no_job_is_started_into_a_window_and_none_is_kept_back_after_it(grid: Grid) -> None:
-    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--in", "16s", "--for", "12s"])
+    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--in", "12s", "--for", "12s"])
     [window] = json.loads(grid.lab.run(MASTER, ["warden", "calibrate", "plan", "--json"]).stdout)["windows"]
     start, end = (dt.datetime.fromisoformat(window[edge]).timestamp() for edge in ("start", "end"))
-    jobs = [grid.submit("exit 3\n", "-l", "qpu=1") for _ in range(12)]
+    # One after the other, and so many that they last until the window and beyond.
+    jobs = [grid.submit("sleep 1; exit 3\n", "-l", "qpu=1") for _ in range(14)]
     for job in jobs:
         assert grid.finish(job)["exit_status"] == "3"
         # A prolog that sent it back would have left a record of its own.
