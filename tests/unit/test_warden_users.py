@@ -16,6 +16,7 @@ from warden_site import AFM, NOBODY, SESSION, as_user, wait_until
 from warden import keyring, trust, wire
 from warden.client import Client, QuantumResource
 from warden.model import (
+    SECOND,
     BadRequestError,
     ConflictError,
     ForbiddenError,
