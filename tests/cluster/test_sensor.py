@@ -124,6 +124,7 @@ def test_a_suspended_job_s_tasks_have_no_turn(grid: Grid) -> None:
     job = grid.submit(WAITS, "-l", "qpu=1")
     grid.until("the job to run", lambda: grid.runs(job))
     grid.lab.run(MASTER, ["qmod", "-sj", job])
+    grid.until("Grid Engine to say so", lambda: "s" in grid.state(job))
     grid.until("Warden to know it", lambda: grid.sessions()[0]["suspended"] in NODES)
     grid.lab.run(MASTER, ["qmod", "-usj", job])
     grid.until("Warden to know that it goes on", lambda: grid.sessions()[0]["suspended"] == "")
