@@ -120,11 +120,17 @@ def test_no_job_is_started_into_a_window_and_none_is_kept_back_after_it(grid: Gr
     assert after[0] < end + 4 * grid.report_interval()
 
 
+def stopped(grid: Grid, job: str) -> bool:
+    """Suspend it, again if need be, for Grid Engine says so before the job's host has done it."""
+    grid.lab.run(MASTER, ["qmod", "-f", "-sj", job])
+    shown = [grid.lab.run(node, ["ps", "-eo", "stat,args"]).stdout.splitlines() for node in NODES]
+    return any(line.startswith("T") and line.endswith(f"job_scripts/{job}") for lines in shown for line in lines)
+
+
 def test_a_suspended_job_s_tasks_have_no_turn(grid: Grid) -> None:
     job = grid.submit(WAITS, "-l", "qpu=1")
     grid.until("the job to run", lambda: grid.runs(job))
-    grid.lab.run(MASTER, ["qmod", "-sj", job])
-    grid.until("Grid Engine to say so", lambda: "s" in grid.state(job))
+    grid.until("Grid Engine to stop it", lambda: stopped(grid, job))
     grid.until("Warden to know it", lambda: grid.sessions()[0]["suspended"] in NODES)
     grid.lab.run(MASTER, ["qmod", "-usj", job])
     grid.until("Warden to know that it goes on", lambda: grid.sessions()[0]["suspended"] == "")
