@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import TYPE_CHECKING, ClassVar
 from xml.parsers import expat
@@ -28,6 +29,11 @@ _OWNER = _ELEMENT + "JB_owner"
 _NAME = _ELEMENT + "JB_job_name"
 _PROJECT = _ELEMENT + "JB_project"
 _SCHEDULING = "detailed_job_info/messages/element/SME_message_list/element/MES_message"
+# What it says of queues to all jobs alike.
+_QUEUES = "detailed_job_info/messages/element/SME_global_message_list/element/MES_message"
+_START_AFTER = _ELEMENT + "JB_execution_time"
+_PREDECESSOR = _ELEMENT + "JB_jid_predecessor_list/job_predecessors/JRE_job_number"
+_CONTEXT = _ELEMENT + "JB_context/context_list/"
 # What put it into the error state: a prolog that exited 100, for instance.
 _ERROR = _ELEMENT + "JB_ja_tasks/ulong_sublist/JAT_message_list/ulong_sublist/QIM_message"
 _LISTS = ("job_info/queue_info/job_list/", "job_info/job_info/job_list/")
@@ -56,6 +62,24 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: dict[str, str]
     reasons: tuple[str, ...]
     project: str = ""
+    queue_reasons: tuple[str, ...] = ()
+    """What Grid Engine says of queues, to all jobs that wait."""
+    start_after: int = 0
+    """`qsub -a`, in seconds since the epoch: it must not start before."""
+    predecessors: tuple[str, ...] = ()
+    """Jobs that it waits for (`-hold_jid`)."""
+    context: dict[str, str] = {}
+    """`qsub -ac`, and what our prolog has written there; its owner can write anything."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of `qstat -u * -r`: a job, or those tasks of an array that are in the same state."""
+
+    id: int
+    state: str
+    tasks: int = 1
+    queue: str = ""
+    requests: dict[str, str] = {}
 
 
 def requested(xml_text: str) -> dict[str, str]:
@@ -87,7 +111,35 @@ def read_job(xml_text: str, state: str) -> Job:
         requests=_requests(leaves),
         reasons=tuple(dict.fromkeys(reasons)),
         project=first.get(_PROJECT, ""),
+        queue_reasons=tuple(text for path, text, _ in leaves if path == _QUEUES),
+        start_after=_seconds(first.get(_START_AFTER, "0")),
+        predecessors=tuple(text for path, text, _ in leaves if path == _PREDECESSOR),
+        context=_named(leaves, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"),
     )
+
+
+def rows(xml_text: str) -> list[Row]:
+    """Read `qstat -u * -r -xml`: jobs that run, then those that wait in the order in which they are considered.
+
+    Raises:
+        UnreadableError: It is not the XML that we know.
+    """
+    found: list[Row] = []
+    fields = ("JAT_prio", "state", "tasks", "queue_name", "hard_request")
+    for job, tag, text, attributes in _listed(xml_text, fields):
+        # The first of what follows a number, on both flavours.
+        if tag == "JAT_prio" or not found or found[-1].id != job:
+            found.append(Row(id=job, state=""))
+        row = found[-1]
+        if tag == "state":
+            found[-1] = msgspec.structs.replace(row, state=text)
+        elif tag == "tasks":
+            found[-1] = msgspec.structs.replace(row, tasks=_count(text))
+        elif tag == "queue_name":
+            found[-1] = msgspec.structs.replace(row, queue=text)
+        elif tag == "hard_request":
+            found[-1] = msgspec.structs.replace(row, requests={**row.requests, attributes.get("name", ""): text})
+    return found
 
 
 def states(xml_text: str) -> dict[int, str]:
@@ -139,6 +191,15 @@ def job(job_id: str, *, environment: Mapping[str, str] | None = None, limit: flo
     return read_job(detail, state)
 
 
+def listing(*arguments: str, user: str = "*") -> list[Row]:
+    """Ask Grid Engine for all jobs, or those that `arguments` of qstat choose.
+
+    Raises:
+        GridEngineError: Its command failed, or said what nobody understands.
+    """
+    return rows(commands.run("qstat", "-u", user, "-r", *arguments, "-xml").stdout)
+
+
 def live_requests(names: Collection[str], *, environment: Mapping[str, str] | None = None) -> list[int]:
     """Ask Grid Engine which jobs, waiting or running, ask for any of these complexes.
 
@@ -166,6 +227,7 @@ _Leaf = tuple[str, str, dict[str, str]]
 
 def _job_leaves(xml_text: str) -> list[_Leaf]:
     wanted = {_ID, _OWNER, _NAME, _PROJECT, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
+    wanted |= {_QUEUES, _START_AFTER, _PREDECESSOR, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"}
     wanted.update(path + leaf for path in _REQUESTS for leaf in ("CE_name", "CE_stringval"))
     leaves = _leaves(xml_text, wanted)
     for path, text, _ in leaves:
@@ -178,15 +240,42 @@ def _job_leaves(xml_text: str) -> list[_Leaf]:
 
 
 def _requests(leaves: list[_Leaf]) -> dict[str, str]:
+    return _named(leaves, "/CE_name", "/CE_stringval")
+
+
+def _named(leaves: list[_Leaf], names: str, values: str) -> dict[str, str]:
+    """Pairs whose names and values end their paths so; of a name that comes again the first value stands."""
     found: dict[str, str] = {}
     name = ""
     for path, text, _ in leaves:
-        if path.endswith("/CE_name"):
+        if path.endswith(names):
             name = text
             found.setdefault(name, "")
-        elif path.endswith("/CE_stringval"):
-            found[name] = found[name] or text
+        elif path.endswith(values):
+            found[name] = found.get(name) or text
     return found
+
+
+def _count(tasks: str) -> int:
+    """How many tasks `1-9:2,12` are; an array of millions is not counted one by one."""
+    total = 0
+    for part in tasks.split(","):
+        found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}):(\d{1,10}))?", part.strip())
+        if found is None:
+            raise UnreadableError(f"qstat -xml names tasks {tasks[:40]!r}")
+        first, last, step = (int(group or 0) for group in found.groups())
+        total += (last - first) // step + 1 if step else 1
+    return total
+
+
+def _seconds(text: str) -> int:
+    """SGE writes seconds; OCS a local time to the microsecond, or 1970 where there is none."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        return max(0, int(dt.datetime.fromisoformat(text).timestamp()))
+    except ValueError:
+        return 0
 
 
 def _listed(xml_text: str, tags: Collection[str]) -> list[tuple[int, str, str, dict[str, str]]]:
