@@ -49,6 +49,7 @@ TABLE: dict[type[wire.Message], Rule] = {
     ),
     wire.Release: Rule(Who.OWNER_OR_OPERATOR, "ends the session and cancels its tasks"),
     wire.Renew: Rule(Who.SCHEDULER, "the execution host still sees these jobs"),
+    wire.ListHosts: Rule(Who.OPERATOR, "load sensors: when they were heard, their clocks, versions and trouble"),
     wire.Part: Rule(Who.USER, "of a large sequence, for one's own next task"),
     wire.TaskStart: Rule(Who.OWNER, "in a session of one's own; operators too, in their own alone"),
     wire.GetTask: Rule(Who.OWNER_OR_OPERATOR, "status, log, and counts"),

@@ -28,6 +28,7 @@ from warden.model import (
     BadRequestError,
     ConflictError,
     ForbiddenError,
+    HostReport,
     NotFoundError,
     PastWindow,
     Plan,
@@ -43,7 +44,7 @@ from warden.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from warden.config import Config
@@ -117,10 +118,43 @@ class Client:
         """End it; `reason`: what its user reads of it, from an operator."""
         return self._connection.ask(wire.Release(session=session, reason=reason), Session)
 
-    def renew(self, *, host: str, jobs: tuple[str, ...]) -> int:
-        """The host still sees these jobs; returns how many sessions that renewed."""
+    def renew(
+        self,
+        *,
+        host: str,
+        jobs: tuple[str, ...],
+        suspended: Collection[str] = (),
+        candidate: bool = False,
+        interval: int = 0,
+        version: str = "",
+        trouble: tuple[str, ...] = (),
+    ) -> wire.Renewed:
+        """The host still sees these jobs, the processes of those `suspended` among them stopped.
+
+        The rest is of its load sensor, as `HostReport` has it.
+        """
         parts = [jobs[n : n + _JOBS] for n in range(0, len(jobs), _JOBS)] or [()]
-        return sum(self._connection.ask(wire.Renew(host=host, jobs=part), int) for part in parts)
+        answers = [
+            self._connection.ask(
+                wire.Renew(
+                    host=host,
+                    jobs=part,
+                    suspended=tuple(job for job in part if job in suspended),
+                    candidate=candidate,
+                    interval=interval,
+                    version=version,
+                    time=max(0, time.time_ns() // 1000),
+                    trouble=trouble,
+                ),
+                wire.Renewed,
+            )
+            for part in parts
+        ]
+        return wire.Renewed(sessions=sum(answer.sessions for answer in answers), reporter=answers[-1].reporter)
+
+    def hosts(self) -> list[HostReport]:
+        """The hosts whose load sensors the broker has heard since it came up, by name; for operators."""
+        return self._connection.ask(wire.ListHosts(), list[HostReport])
 
     def sessions(
         self,

@@ -37,6 +37,7 @@ from warden.events import (
     Stepped,
     Tick,
 )
+from warden.hosts import Hosts
 from warden.ledger import Ledger
 from warden.model import (
     SECOND,
@@ -92,6 +93,7 @@ class Core:
         self._members = settings.members
         self._new_id = new_id
         self._ledger = Ledger(settings, archive, remembered)
+        self._hosts = Hosts()
         self._planner = Planner(calendar, self._ledger, remembered.almanac)
         self._dispatcher = Dispatcher(settings, self._ledger, self._planner, new_id, remembered)
         gap = calendar.longest_gap()
@@ -109,9 +111,11 @@ class Core:
                 self._dispatcher.handle(event, now)
             case Started(away=away):
                 self._ledger.begin_anew(now, away)
+                self._hosts.begin_anew(away or 0)
                 self._dispatcher.begin_anew(now)
             case Stepped(by=by):
                 self._ledger.shift(by)
+                self._hosts.shift(by)
                 self._dispatcher.shift(by)
             case Enrolled(members=members):
                 self._members = members
@@ -176,8 +180,10 @@ class Core:
                 result = self._acquire(asked.uid, body, now)
             case wire.Release() as body:
                 result = self._release(asked.uid, body, now)
-            case wire.Renew(jobs=jobs):
-                result = self._renew(frozenset(jobs), now)
+            case wire.Renew() as body:
+                result = self._renew(body, now)
+            case wire.ListHosts():
+                result = self._hosts.reports()
             case wire.TaskStart() as body:
                 result = self._task_start(asked.uid, body, now)
             case wire.GetTask(task=number, wait=wait):
@@ -267,11 +273,18 @@ class Core:
         reason = body.reason if authority.is_operator(uid, self._members) else ""
         return session if session.ended is not None else self._end_session(session, reason or "released", now, by=uid)
 
-    def _renew(self, jobs: frozenset[str], now: Micros) -> int:
+    def _renew(self, body: wire.Renew, now: Micros) -> wire.Renewed:
+        jobs, suspended = frozenset(body.jobs), frozenset(body.suspended)
         renewed = [session for session in self._ledger.sessions.values() if session.job in jobs]
         for session in renewed:
-            self._ledger.vouch(session, now)
-        return len(renewed)
+            vouched, by = self._ledger.vouch(session, now), session.suspended
+            if session.job in suspended:
+                if not by:
+                    self._ledger.suspend(vouched, body.host, now)
+            # Other hosts of a parallel job do not see the process that was stopped.
+            elif by == body.host or (by and not self._hosts.speaks(by, now)):
+                self._ledger.resume(vouched, now)
+        return wire.Renewed(sessions=len(renewed), reporter=self._hosts.heard(body, now))
 
     def _task_start(self, uid: int | None, body: wire.TaskStart, now: Micros) -> Task:
         session = self._ledger.session(body.session)

@@ -106,9 +106,26 @@ class Ledger:
             self.keep_session(session)
         return session
 
+    def suspend(self, session: Session, host: str, now: Micros) -> None:
+        """The host sees the job's processes stopped: its tasks have no turn until they go on."""
+        self.keep_session(replace(session, suspended=host))
+        self.audit("session suspended", session=brief(session.id), job=session.job, uid=session.uid, host=host)
+        for task in self._waiting_of(session):
+            self.keep_task(told(task, "has no turn while its job is suspended", now))
+
+    def resume(self, session: Session, now: Micros) -> None:
+        """They go on, and the tasks wait for their turn from now on."""
+        self.keep_session(replace(session, suspended=""))
+        self.audit("session goes on", session=brief(session.id), job=session.job, uid=session.uid)
+        for task in self._waiting_of(session):
+            self.keep_task(told(replace(task, since=now), "waits for its turn: its job goes on", now))
+
+    def _waiting_of(self, session: Session) -> list[Task]:
+        return [task for task in self.tasks_of(session) if task.status is TaskStatus.QUEUED]
+
     def end_session(self, session: Session, reason: str, now: Micros, *, by: int | None = None) -> Session:
         """Close it; its tasks have been cancelled before. `by`: whoever asked for it, if somebody did."""
-        ended = replace(self.sessions.pop(session.id), ended=now, end_reason=reason)
+        ended = replace(self.sessions.pop(session.id), suspended="", ended=now, end_reason=reason)
         self.keep_session(ended)
         self.audit(
             "session ended",
@@ -303,7 +320,10 @@ class Ledger:
         if task.status is TaskStatus.QUEUED:
             session = self.sessions.get(task.session)
             last = len(self._settings.classes) - 1
-            self.queue.add(task, last if session is None else self.rank(session))
+            if session is not None and session.suspended:
+                self.queue.hold(task)
+            else:
+                self.queue.add(task, last if session is None else self.rank(session))
 
     def _unfile(self, task: Task) -> None:
         self.queue.remove(task)

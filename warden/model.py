@@ -164,6 +164,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     expires: Micros
     seen: Micros = 0
     """When the scheduler's side (prolog or load sensor) last vouched for the job: use alone renews only so long."""
+    suspended: str = ""
+    """The host that sees the job's processes stopped, if one does: then no new run of its tasks is started."""
     starts: int = 0
     """How often the broker has come up since then: only a few times it takes that for a reason to wait for a sign."""
     ended: Micros | None = None
@@ -174,6 +176,26 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     wait_time: Micros = 0
     max_shots: int | None = None
     max_qpu_time: Micros | None = None
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An execution host, as its load sensor last described it."""
+
+    host: str
+    seen: Micros
+    """When that was, by the broker's clock."""
+    version: str
+    """Of the kit."""
+    interval: Micros
+    """Between the scheduler's last requests for load values; 0 while that is not known."""
+    ahead: Micros
+    """By how much the host's clock is ahead of the broker's."""
+    trouble: tuple[str, ...] = ()
+    """What the host lacks, a line each."""
+    candidate: bool = False
+    """Whether it may be the one that reports the QPU to the scheduler."""
+    reporter: bool = False
+    """Whether it is."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,7 +253,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, counts=counts, key="", run=None)
 
 
-learn(Plan, PastWindow, Availability, Session, Task)
+learn(Plan, PastWindow, Availability, Session, HostReport, Task)
 
 
 class WardenError(Exception):

@@ -11,16 +11,22 @@ if TYPE_CHECKING:
 
 
 class Queue:
-    """Waiting tasks, by the rank of their class and their user."""
+    """Waiting tasks, by the rank of their class and their user; those that are held wait for no turn."""
 
     def __init__(self) -> None:
         # In the order in which they began to wait.
         self._waiting: dict[int, tuple[int, Task]] = {}
         # The tasks of a user in a class, oldest first.
         self._lines: dict[tuple[int, int], dict[int, None]] = {}
+        self._held: dict[int, Task] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._held)
+
+    def hold(self, task: Task) -> None:
+        """It waits, and has no turn until it is added."""
+        self.remove(task)
+        self._held[task.id] = task
 
     def add(self, task: Task, rank: int) -> None:
         self.remove(task)
@@ -33,6 +39,7 @@ class Queue:
         line[task.id] = None
 
     def remove(self, task: Task) -> None:
+        self._held.pop(task.id, None)
         rank, _ = self._waiting.pop(task.id, (None, None))
         if rank is not None:
             line = self._lines[rank, task.uid]
@@ -44,10 +51,13 @@ class Queue:
         """Another record of a task that may wait here; its place stays."""
         if task.id in self._waiting:
             self._waiting[task.id] = (self._waiting[task.id][0], task)
+        elif task.id in self._held:
+            self._held[task.id] = task
 
     def of(self, uid: int) -> int:
-        """How many tasks of a user wait."""
-        return sum(len(line) for (_, owner), line in self._lines.items() if owner == uid)
+        """How many tasks of a user wait, held ones too."""
+        in_line = sum(len(line) for (_, owner), line in self._lines.items() if owner == uid)
+        return in_line + sum(task.uid == uid for task in self._held.values())
 
     def heads(self) -> Iterator[tuple[int, Task]]:
         """The oldest task of each user in each class, with the class's rank."""

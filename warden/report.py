@@ -128,15 +128,29 @@ def sessions(found: Iterable[Session]) -> str:
     """To the minute, and without a column for ends where there are none: a terminal has 80 columns."""
     listed = list(found)
     ends = ["ENDED"] if any(s.ended for s in listed) else []
+    stops = ["SUSPENDED"] if any(s.suspended for s in listed) else []
 
     def ended(session: Session) -> list[str]:
         return [_minute(session.ended) if session.ended else "-"] if ends else []
 
+    def suspended(session: Session) -> list[str]:
+        return ["yes" if session.suspended else "-"] if stops else []
+
     rows = [
-        (s.job, user(s.uid), s.host, _minute(s.acquired), *ended(s), s.tasks, s.shots, s.qpu_time / SECOND)
+        (
+            s.job,
+            user(s.uid),
+            s.host,
+            _minute(s.acquired),
+            *ended(s),
+            *suspended(s),
+            s.tasks,
+            s.shots,
+            s.qpu_time / SECOND,
+        )
         for s in listed
     ]
-    headers = ("JOB", "USER", "HOST", "ACQUIRED", *ends, "TASKS", "SHOTS", "QPU s")
+    headers = ("JOB", "USER", "HOST", "ACQUIRED", *ends, *stops, "TASKS", "SHOTS", "QPU s")
     return table(rows, headers) if rows else "no session"
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from warden.model import ERRORS, BadRequestError, Micros, UnavailableError, WardenError, learn
 
-VERSION = 2
+VERSION = 3
 # Bytes of a part, and of the largest message that a client may send.
 PART, LARGEST = 64 * 1024, 128 * 1024
 
@@ -84,10 +84,32 @@ class Release(Message, frozen=True, kw_only=True):
 
 
 class Renew(Message, frozen=True, kw_only=True):
-    """The execution host still sees these jobs: their leases go on."""
+    """The execution host still sees these jobs: their leases go on. Those `suspended` among them have no new runs.
 
-    host: Host
+    The rest is of its load sensor: whether it is a `candidate` for the one that reports the QPU to the scheduler, the
+    `interval` between the scheduler's last requests (0: not known yet), the `version` of the kit, what its clock shows,
+    and its `trouble`.
+    """
+
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     jobs: Annotated[tuple[Job, ...], msgspec.Meta(max_length=10_000)]
+    suspended: Annotated[tuple[Job, ...], msgspec.Meta(max_length=10_000)] = ()
+    candidate: bool = False
+    interval: Time = 0
+    version: Token = ""
+    time: Time = 0
+    trouble: Annotated[tuple[Line, ...], msgspec.Meta(max_length=8)] = ()
+
+
+class Renewed(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to Renew: how many sessions it renewed, and the host that reports the QPU ("": none does)."""
+
+    sessions: int
+    reporter: str
+
+
+class ListHosts(Message, frozen=True, kw_only=True):
+    """The hosts whose load sensors were heard since the broker came up."""
 
 
 class Part(Message, frozen=True, kw_only=True):
@@ -206,6 +228,7 @@ Request = (
     | Acquire
     | Release
     | Renew
+    | ListHosts
     | Part
     | TaskStart
     | GetTask
@@ -376,7 +399,7 @@ class _Answer(msgspec.Struct):
     error: _Refusal | msgspec.UnsetType = msgspec.UNSET
 
 
-learn(_Answer, Greeting)
+learn(_Answer, Greeting, Renewed)
 
 
 def unpack_answer(frame: bytes) -> tuple[int, Any]:

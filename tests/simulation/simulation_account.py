@@ -203,7 +203,12 @@ class Account:
             raise ViolationError(f"2: {run} should be over at {min(bounds)}")
         if longest is not None and end > now + longest:
             raise ViolationError(f"2: {run} is longer than {longest}")
-        self.judge.started(task, [t for t in books.live.values() if t.status is TaskStatus.QUEUED], books, now)
+        if books.sessions[task.session].suspended:
+            raise ViolationError(f"7: task {task.id} was started, and its job is suspended")
+        waiting = [
+            t for t in books.live.values() if t.status is TaskStatus.QUEUED and not books.sessions[t.session].suspended
+        ]
+        self.judge.started(task, waiting, books, now)
 
     def _ended(self, old: Task, run: Run, task: Task, now: Micros) -> None:
         """4: what is counted was measured under this token, and was said by the worker."""

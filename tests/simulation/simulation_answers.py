@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from warden.model import Micros
 
 _Request = tuple[bytes, int]
+# So often in a row a suspended session may be seen otherwise.
+_UNHEARD = 3
 
 
 class Answers:
     def __init__(self, account: Account) -> None:
         self._account = account
         self._open: dict[_Request, list[tuple[Asked, Micros]]] = collections.defaultdict(list)
+        self._unheard: collections.Counter[str] = collections.Counter()
         self.refused: collections.Counter[str] = collections.Counter()
         self.answered: collections.Counter[str] = collections.Counter()
 
@@ -82,11 +85,19 @@ class Answers:
                 if result["id"] not in account.books.open:
                     raise ViolationError(f"8: {asked} was answered with a session that is not on disk: {result}")
                 account.vouched[result["id"]] = true_now
-            case wire.Renew(jobs=jobs):
-                renewed = (one.id for one in account.books.open.values() if one.job in jobs)
-                account.vouched |= dict.fromkeys(renewed, true_now)
+            case wire.Renew(jobs=jobs, suspended=suspended):
+                renewed = [one for one in account.books.open.values() if one.job in jobs]
+                account.vouched |= dict.fromkeys((one.id for one in renewed), true_now)
+                self._suspended([one for one in renewed if one.job in suspended])
             case _:
                 pass
+
+    def _suspended(self, sessions: list[Session]) -> None:
+        """7: what is said to be suspended is. Now and then the opposite is said in the same turn."""
+        for one in sessions:
+            self._unheard[one.id] = 0 if one.suspended else self._unheard[one.id] + 1
+            if self._unheard[one.id] >= _UNHEARD:
+                raise ViolationError(f"7: the broker was told that job {one.job} is suspended, and does not know it")
 
     @staticmethod
     def _private(asked: Asked, shown: Sequence[Task | Session]) -> None:

@@ -71,15 +71,26 @@ class Host:
         self.client = Client(site.world, site.network, name, ROOT)
         self.jobs: dict[str, Job] = {}
         self.silent = False
+        self._suspended: set[str] = set()
         self._interval = site.scenario.settings.lease // 4
         site.world.after(self._interval, self._renew)
 
     def _renew(self) -> None:
         if not self.silent and self.jobs:
-            body = wire.Renew(host=self.name, jobs=tuple(self.jobs))
+            self._suspend()
+            suspended = tuple(job for job in self.jobs if job in self._suspended)
+            body = wire.Renew(host=self.name, jobs=tuple(self.jobs), suspended=suspended, candidate=True)
             self.client.ask(body, lambda _: None, tries=2)
         if not self.client.dead:
             self._site.world.after(self._interval, self._renew)
+
+    def _suspend(self) -> None:
+        """Somebody suspends a job, or lets one go on; in the end all go on."""
+        for job in self.jobs:
+            if self._site.chance.random() < (0.5 if job in self._suspended else 0.1):
+                self._suspended ^= {job}
+        if self._site.calm:
+            self._suspended.clear()
 
     def fall_silent(self) -> None:
         """The host is gone, its jobs with it; it comes back empty."""

@@ -16,6 +16,7 @@ from warden.health import Health
 from warden.ledger import Ledger
 from warden.model import Session, Task, TaskStatus
 from warden.planner import Planner
+from warden.queue import Queue
 from warden.store import Store
 
 if TYPE_CHECKING:
@@ -194,6 +195,14 @@ def counts_a_run_s_time_from_when_it_is_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runner._Work, "deadline", property(lambda work: work.started + work.run.limit))
 
 
+def lets_suspended_jobs_run(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Queue, "hold", lambda self, task: self.add(task, 0))
+
+
+def does_not_hear_that_jobs_are_suspended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "suspend", nothing)
+
+
 MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     ignores_windows: "2",
     forgets_operators_windows: "2",
@@ -219,6 +228,8 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     never_gives_up_places: "5",
     takes_whichever_worker_comes_first: "1",
     counts_a_run_s_time_from_when_it_is_read: "2",
+    lets_suspended_jobs_run: "7",
+    does_not_hear_that_jobs_are_suspended: "7",
 }
 
 

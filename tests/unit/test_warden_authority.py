@@ -35,6 +35,7 @@ PURE = [
     "planner",
     "dispatch",
     "health",
+    "hosts",
     "events",
     "authority",
     "sequence",

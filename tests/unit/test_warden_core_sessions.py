@@ -47,7 +47,7 @@ def test_a_job_that_is_seen_outlives_any_number_of_starts() -> None:
         machine.later(500)
         machine.restart()
         machine.later(30)
-        assert machine.ask(wire.Renew(host="node1", jobs=("7",))) == 1
+        assert machine.ask(wire.Renew(host="node1", jobs=("7",))).sessions == 1
 
 
 @pytest.mark.parametrize("stalls", [1, 50])
@@ -158,7 +158,7 @@ def test_the_execution_host_that_sees_the_job_keeps_its_lease_alive() -> None:
     here, elsewhere = machine.session(job="1", host="node1"), machine.session(job="2", host="node2")
     for _ in range(10):
         machine.later(SETTINGS.lease / SECOND / 2)
-        assert machine.ask(wire.Renew(host="node1", jobs=("1", "3"))) == 1
+        assert machine.ask(wire.Renew(host="node1", jobs=("1", "3"))).sessions == 1
     assert machine.disk.session(here.id).ended is None
     assert machine.disk.session(elsewhere.id).ended is not None
 

@@ -252,7 +252,7 @@ def test_a_disk_that_fails_for_longer_than_a_lease_ends_no_session(broker: Engin
     disk.full = False
     now += step + 60 * SECOND
     heard = answers(broker.turn([Asked(b"a", 3, ROOT, wire.Renew(host="node1", jobs=("7",))), Tick()], now))
-    assert heard[b"a"]["ok"] == 1
+    assert heard[b"a"]["ok"]["sessions"] == 1
     broker.turn([Tick()], now + 601 * SECOND)
     heard = answers(broker.turn([Asked(b"a", 4, ROOT, wire.ListSessions(everybody=True))], now + 602 * SECOND))
     assert heard[b"a"]["ok"] == []

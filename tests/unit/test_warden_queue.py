@@ -17,6 +17,7 @@ class Plain:
 
     def __init__(self) -> None:
         self.waiting: list[tuple[int, Task]] = []
+        self.held: list[Task] = []
 
     def add(self, task: Task, rank: int) -> None:
         self.remove(task)
@@ -24,12 +25,17 @@ class Plain:
 
     def remove(self, task: Task) -> None:
         self.waiting = [(rank, one) for rank, one in self.waiting if one.id != task.id]
+        self.held = [one for one in self.held if one.id != task.id]
 
     def replace(self, task: Task) -> None:
         self.waiting = [(rank, task if one.id == task.id else one) for rank, one in self.waiting]
 
+    def hold(self, task: Task) -> None:
+        self.remove(task)
+        self.held.append(task)
+
     def of(self, uid: int) -> int:
-        return len([task for _, task in self.waiting if task.uid == uid])
+        return len([task for task in [*(task for _, task in self.waiting), *self.held] if task.uid == uid])
 
     def heads(self) -> set[tuple[int, int]]:
         lines = {(rank, task.uid) for rank, task in self.waiting}
@@ -49,7 +55,9 @@ def a_task(number: int, shots: int = 1) -> Task:
 
 moves = st.lists(
     st.tuples(
-        st.sampled_from(["add", "add", "add", "remove", "replace"]), st.integers(1, 12), st.integers(0, RANKS - 1)
+        st.sampled_from(["add", "add", "add", "hold", "remove", "replace"]),
+        st.integers(1, 12),
+        st.integers(0, RANKS - 1),
     ),
     max_size=60,
 )
@@ -65,6 +73,9 @@ def test_the_queue_is_the_plain_one_after_every_move(script: list[tuple[str, int
             case "add":
                 queue.add(task, rank)
                 plain.add(task, rank)
+            case "hold":
+                queue.hold(task)
+                plain.hold(task)
             case "remove":
                 queue.remove(task)
                 plain.remove(task)
@@ -76,7 +87,7 @@ def test_the_queue_is_the_plain_one_after_every_move(script: list[tuple[str, int
         assert len(heads) == len(plain.heads())
         assert all((rank, task) in plain.waiting for rank, task in heads), "an old record of a task"
         assert queue.longest() == plain.longest()
-        assert len(queue) == len(plain.waiting)
+        assert len(queue) == len(plain.waiting) + len(plain.held)
         assert [queue.of(uid) for uid in UIDS] == [plain.of(uid) for uid in UIDS]
 
 

@@ -113,7 +113,7 @@ def test_outside_a_job_one_is_told_how_to_get_one(standing_site: Site, monkeypat
 def test_a_session_is_acquired_by_the_scheduler_and_ends_with_its_release(standing_site: Site) -> None:
     with standing_site.client() as root:
         session = root.acquire(job="77", uid=os.getuid(), host="node1")
-        assert root.renew(host="node1", jobs=("77",)) == 1
+        assert root.renew(host="node1", jobs=("77",)).sessions == 1
         with standing_site.resource(session.id) as resource:
             resource.release()
             with pytest.raises(ForbiddenError, match="the session has ended: released"):

@@ -18,7 +18,10 @@ REQUESTS = [
     wire.GetAvailability(),
     wire.Acquire(job="7.1", uid=1001, host="node1"),
     wire.Release(session="s"),
-    wire.Renew(host="node1", jobs=("1", "2")),
+    wire.Renew(
+        host="node1", jobs=("1", "2"), suspended=("2",), candidate=True, interval=5, time=7, trouble=("no key",)
+    ),
+    wire.ListHosts(),
     wire.Part(upload="u", offset=5, data=b"\xff"),
     wire.TaskStart(session="s", sequence="{}", shots=100, key="k"),
     wire.GetTask(task=1, wait=5),
