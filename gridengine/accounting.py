@@ -190,27 +190,30 @@ def _matched(sessions: Sequence[Session], records: Sequence[Record]) -> list[Rec
 
 
 def _lives(entries: Iterable[Entry]) -> list[Entry]:
-    """Tell the jobs apart that had one number: by when they were submitted, or else by whose they are and what was over."""
+    """Tell the jobs apart that had one number."""
     numbered: list[Entry] = []
-    last: dict[str, tuple[int, Entry, float | None]] = {}
+    lives: dict[str, tuple[int, dict[str, Entry]]] = {}
     for entry in entries:
-        life, before, submitted = last.get(entry.number, (0, None, None))
-        own = entry.record.submitted if entry.record else None
-        if before is not None and not _same(before, submitted, entry, own):
-            life, submitted = life + 1, None
-        last[entry.number] = (life, entry, own if own is not None else submitted)
+        life, before = lives.setdefault(entry.number, (0, {}))
+        if any(_replaces(entry, one) for one in before.values()):
+            life, before = life + 1, {}
+        before[entry.session.job] = entry
+        lives[entry.number] = (life, before)
         numbered.append(msgspec.structs.replace(entry, life=life))
     return numbered
 
 
-def _same(before: Entry, submitted: float | None, entry: Entry, own: float | None) -> bool:
+def _replaces(entry: Entry, before: Entry) -> bool:
+    """Whether a session is of a later job with the same number."""
     if entry.session.uid != before.session.uid:
+        return True
+    if before.record is None:
         return False
-    if submitted is not None and own is not None:
-        return abs(submitted - own) < 1
-    # Of an array one task may be over while others begin, so what is over says something of the same task alone.
-    over = before.record is not None and before.record.final and before.session.job == entry.session.job
-    return not over or entry.session.acquired / SECOND - (before.record.ended or 0.0) < APART  # type: ignore[union-attr]
+    if entry.record is not None:
+        return qacct.replaces(entry.record, before.record)
+    # It runs, or its record is gone: a task that was over long ago is not started again.
+    same = entry.session.job == before.session.job and before.record.final and before.record.ended is not None
+    return same and entry.session.acquired / SECOND > (before.record.ended or 0.0) + APART
 
 
 def _use(entries: Sequence[Entry], by: Sequence[By]) -> Use:
@@ -341,7 +344,7 @@ def ended(found: Ended) -> str:
     """Pure: a line about a job that is over."""
     title = f"job {found.job} ({one_line(found.name)}) of {found.owner}"
     if not found.starts:
-        return f"{title} is over; it never ran"
+        return f"{title} is over; Grid Engine has no record of a start"
     when = "" if found.ended is None else f" at {clock(int(found.ended) * SECOND)}"
     how = f"exit status {found.exit_status} after {found.wallclock:.0f} s"
     if found.tasks > 1:

@@ -138,7 +138,7 @@ def why(job: str, as_json: bool) -> None:
         if ended is None:
             raise
         return console.print_json(ended) if as_json else click.echo(accounting.ended(ended))
-    return console.print_json(told) if as_json else click.echo(report.text(told))
+    return console.print_json(report.facts(told)) if as_json else click.echo(report.text(told))
 
 
 @qpu.command()

@@ -36,6 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     project: str = ""
     submitted: float | None = None
+    """SGE and OCS have other times, or none, in the records of jobs that were sent back."""
     started: float | None = None
     """None: the job never began, since its prolog sent it back, for instance."""
     ended: float | None = None
@@ -114,7 +115,7 @@ def read(since: float) -> list[Record]:
 
 
 def of_job(number: str) -> list[Record]:
-    """Ask for all records of the last job that had this number, in the order of their starts.
+    """Ask for all records of the last job that had this number, in their order.
 
     Raises:
         GridEngineError: qacct failed for another reason than that there is no such record.
@@ -123,9 +124,28 @@ def of_job(number: str) -> list[Record]:
         records = _ask("-j", number)
     except commands.UnknownObjectError:
         return []
-    records = [record for record in records if record.job.partition(".")[0] == number]
-    last = max((record.submitted or 0.0 for record in records), default=0.0)
-    return sorted((one for one in records if (one.submitted or 0.0) == last), key=lambda one: one.started or 0.0)
+    return last_life([record for record in records if record.job.partition(".")[0] == number])
+
+
+def last_life(records: Iterable[Record]) -> list[Record]:
+    """Pure: of the jobs that had one number, the records of the last one."""
+    life: list[Record] = []
+    for record in records:
+        if any(replaces(record, before) for before in life):
+            life = []
+        life.append(record)
+    return life
+
+
+def replaces(record: Record, before: Record) -> bool:
+    """Pure: whether a record is of a later job with the same number.
+
+    A job that is started again was not over; that it was submitted at another time says nothing, as OCS has it.
+    """
+    if ("." in record.job) != ("." in before.job) or record.owner != before.owner:
+        return True
+    over = before.final and before.ended is not None and record.job == before.job
+    return over and (record.submitted or 0.0) >= (before.ended or 0.0)
 
 
 def _file() -> Path:

@@ -13,6 +13,7 @@ from gridengine.jobs import Job, Row
 from gridengine.why import reasons
 from gridengine.why.reasons import Cause, Reason
 from warden.model import HORIZON, SECOND, Availability, Micros, State, Window, clock
+from warden.report import length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -191,15 +192,12 @@ def _because(facts: Facts, sights: Sequence[Sight]) -> tuple[Reason, ...]:
         if reason.cause is Cause.ERROR and reasons.plain(message).cause is Cause.ERROR and len(job.reasons) > 1:
             continue
         found += _detailed(reason, facts, sights)
-    if not any(reason.cause in _ENOUGH for reason in found):
+    if not job.reasons:
+        # Else full queues are not what it waits for.
         found += map(reasons.plain, job.queue_reasons)
     if "h" in job.state and not any(reason.cause in {Cause.HOLD, Cause.DEPENDENCY} for reason in found):
         found.insert(0, _held(facts))
     return reasons.summed(found)
-
-
-# Where one of these is the reason, full queues are not.
-_ENOUGH = frozenset({Cause.ERROR, Cause.HOLD, Cause.DEPENDENCY, Cause.START_TIME, Cause.IMPOSSIBLE})
 
 
 def _impossible(requests: dict[str, str], all_of: Sequence[Sight], sights: Sequence[Sight]) -> list[Reason]:
@@ -225,7 +223,7 @@ def _impossible(requests: dict[str, str], all_of: Sequence[Sight], sights: Seque
     if need and not found and all(first_fit(sight, known[0].time, need).never for sight in sights):
         longest = max(longest_gap(sight.windows) for sight in sights)
         until = clock(max(sight.windows[-1].start for sight in sights))
-        text = f"it asks for {_length(need)} before a window; until {until} they leave {_length(longest)} at most"
+        text = f"it asks for {brief(need)} before a window; until {until} they leave {brief(longest)} at most"
         found.append(Reason(Cause.IMPOSSIBLE, text))
     return found
 
@@ -266,10 +264,10 @@ def _detailed(reason: Reason, facts: Facts, sights: Sequence[Sight]) -> list[Rea
     if reason.cause is Cause.PLACE and sights:
         return [Reason(reason.cause, _no_place(sight), reason.said) for sight in sights]
     if reason.cause is Cause.WINDOW and "qpu_window" in facts.job.requests:
-        asked = _length(_need(facts.job.requests))
+        asked = brief(_need(facts.job.requests))
         ahead = [sight.availability.seconds_to_window() for sight in sights if sight.availability]
         text = f"it asks for {asked} before a window" + (
-            f", and the next is in {_length(max(ahead) * SECOND)}" if ahead else ""
+            f", and the next is in {brief(max(ahead) * SECOND)}" if ahead else ""
         )
         return [Reason(reason.cause, text, reason.said)]
     return [reason]
@@ -309,14 +307,15 @@ def _start(
     at, sight = min(known, key=lambda pair: pair[0])
     now = max(facts.now, sight.availability.time if sight.availability else 0)
     if at > now:
-        return at, f"{clock(at)}, in {_length(at - now)}, if a place is free then"
-    return _now(at, sights, line, causes)
+        return at, f"{clock(at)}, in {brief(at - now)}, if a place is free then"
+    ready = [sight for moment, sight in known if moment <= now]
+    free = max(sight.availability.places - sight.availability.used for sight in ready if sight.availability)
+    return _now(at, free, facts, line, causes)
 
 
-def _now(at: Micros, sights: Sequence[Sight], line: Line | None, causes: set[Cause]) -> tuple[Micros | None, str]:
+def _now(at: Micros, free: int, facts: Facts, line: Line | None, causes: set[Cause]) -> tuple[Micros | None, str]:
     """No window is in its way: what else is."""
-    free = max((s.availability.places - s.availability.used for s in sights if s.availability), default=0)
-    if free <= 0:
+    if free < _number(facts.job.requests["qpu"]):
         return None, "unknown: when a place is free and nobody is ahead of it"
     if (line and line.ahead >= free) or causes & _OTHERS:
         return None, "unknown: the QPU has a place, but something else is in its way"
@@ -417,9 +416,8 @@ def _state(answer: Availability) -> str:
     return f"{answer.state}{reason}{until}"
 
 
-def _length(time: Micros) -> str:
-    from warden.report import length  # noqa: PLC0415 - it looks users up, which this module has no need of
-
+def brief(time: Micros) -> str:
+    """A length of time without what is nought."""
     return re.sub(r" 0 (s|min|h)$", "", length(time))
 
 

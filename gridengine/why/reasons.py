@@ -58,6 +58,7 @@ _KNOWN: tuple[tuple[Cause, str, str], ...] = (
     (Cause.IMPOSSIBLE, r'has no permission for (.*) "(.*)"', "you may not use the {0} {1}"),
     (Cause.QUEUE, r'.*queue "(.*)" because it is not contained in its hard queue list.*', "{0} is not what it asks for (-q)"),
     (Cause.QUEUE, r'queue instance "(.*)" dropped because it is full', "all slots of {0} are taken"),
+    (Cause.PLACE, r"queue instance .* dropped because it is overloaded: qpu_([^\s=]+)=0\b.*", "{0} is blocked"),
     (Cause.QUEUE, r'queue instance "(.*)" dropped because it is overloaded: (.*)', "{0} is overloaded ({1})"),
     (Cause.QUEUE, r'queue instance "(.*)" dropped because it is (.*)', "{0} is {1}"),
     (Cause.QUEUE, r"All queues dropped because of overload or full", "all queues are full or overloaded"),

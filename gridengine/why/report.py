@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from warden.model import State, TaskStatus, one_line
-from warden.report import length, span
+from gridengine.why.answer import brief
+from warden.model import State, TaskStatus, clock, one_line
+from warden.report import availability_facts, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,32 @@ def text(answer: Answer) -> str:
     for label, value in _parts(answer, asked):
         lines += _wrapped(label, value)
     return "\n".join(lines)
+
+
+def facts(answer: Answer) -> dict[str, Any]:
+    """For programs; times as everywhere, in UTC."""
+    return {
+        "job": answer.job,
+        "name": answer.name,
+        "owner": answer.owner,
+        "state": answer.state,
+        "requests": answer.requests,
+        "because": answer.because,
+        "qpus": [
+            availability_facts(sight.availability)
+            if sight.availability
+            else {"name": sight.name, "state": "unknown", "reason": sight.trouble}
+            for sight in answer.qpus
+        ],
+        "trouble": answer.trouble,
+        "sessions": answer.work.sessions if answer.work else None,
+        "tasks": answer.work.tasks if answer.work else None,
+        "ahead": answer.line.ahead if answer.line else None,
+        "waiting": answer.line.waiting if answer.line else None,
+        "earliest_start": None if answer.earliest is None else clock(answer.earliest),
+        "start": answer.start,
+        "todo": answer.todo,
+    }
 
 
 def _parts(answer: Answer, asked: str) -> Iterator[tuple[str, str]]:
@@ -52,8 +79,8 @@ def _qpu(sight: Sight) -> str:
     remark = "" if answer.reason in {"", answer.state, "calibration"} else f" ({answer.reason})"
     left = ""
     if answer.state is not State.READY and answer.until is not None:
-        left = f", for another {length(answer.until - answer.time)}"
-    return f"{sight.name}: {answer.state}{remark}{left}; {answer.used} of {answer.places} places are taken"
+        left = f", for another {brief(answer.until - answer.time)}"
+    return f"{sight.name}: {answer.state}{remark}{left}; {answer.used} of {answer.places} places taken"
 
 
 def _window(sight: Sight) -> str:
@@ -62,12 +89,11 @@ def _window(sight: Sight) -> str:
         return ""
     if answer.next_window is None:
         return "none is planned within a week"
-    return f"{answer.next_window.kind} in {length(answer.next_window.start - answer.time)}, {span(answer.next_window)}"
+    return f"{answer.next_window.kind} in {brief(answer.next_window.start - answer.time)}, {span(answer.next_window)}"
 
 
 def _line(ahead: int, waiting: int) -> str:
-    behind = f" of {waiting} that wait" if waiting > 1 else ""
-    return f"{ahead + 1}.{behind}" if ahead else f"first{behind}"
+    return "nobody else waits" if waiting == 1 else f"{ahead + 1} of {waiting} that wait"
 
 
 def _work(answer: Answer) -> str:
