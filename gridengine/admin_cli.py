@@ -108,15 +108,16 @@ def reserve(context: click.Context, config: Path, follow: bool, pause: int, with
 @main.command("doctor")
 @config_option
 @json_option
+@click.option("--here", "here_only", is_flag=True, help="Only this host, not the whole cluster.")
 @click.pass_context
-def doctor(context: click.Context, config: Path, as_json: bool) -> None:
-    """Look for what is wrong on this host, and say what to do. Exit status 1 if something is bad.
+def doctor(context: click.Context, config: Path, as_json: bool, here_only: bool) -> None:
+    """Look for what is wrong on this host and in the cluster, and say what to do.
 
-    Run it as root: on the broker's host, and on each execution host.
+    Exit status 1 if something is bad. Run it as root: on the broker's host, and with --here on each execution host.
     """
-    from gridengine.doctor import Verdict, examine
+    from gridengine.doctor import Verdict, by_weight, examine
 
-    findings = list(examine(config))
+    findings = by_weight(list(examine(config, here_only=here_only)))
     if as_json:
         print_json(findings)
     else:

@@ -209,6 +209,16 @@ def live_requests(names: Collection[str], *, environment: Mapping[str, str] | No
     return requesting(commands.run("qstat", "-u", "*", "-r", "-xml", environment=environment).stdout, names)
 
 
+def fields(xml_text: str, prefix: str, tags: Collection[str]) -> list[tuple[str, str]]:
+    """Read (tag, text) for each element with one of the tags under the path `prefix`.
+
+    Raises:
+        UnreadableError: It is not the XML that we know.
+    """
+    leaves = _leaves(xml_text, {prefix + tag for tag in tags})
+    return [(path.removeprefix(prefix), text) for path, text, _ in leaves]
+
+
 def _detail(job_id: str, environment: Mapping[str, str] | None, limit: float) -> str:
     # qstat -j takes patterns of job names too; a job must not answer for another.
     if not re.fullmatch(r"[0-9]{1,10}", job_id):
