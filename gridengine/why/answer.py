@@ -51,6 +51,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     now: Micros
     holds: tuple[str, ...] = ()
     """Who holds it: user, operator, system."""
+    later: frozenset[int] = frozenset()
+    """Jobs whose start time (qsub -a) has not come: the prolog, too, sets it for jobs that it sends back."""
     work: Work | None = None
     trouble: str = ""
     """Why nobody knows which QPUs there are."""
@@ -97,7 +99,11 @@ def explain(facts: Facts) -> Answer:
     own = [row for row in facts.rows if row.id == job.id]
     waits = any(_waits(row.state) for row in own) or (not own and _waits(job.state))
     sights = usable(facts.sights, job.requests)
-    line = place_in_line(facts.rows, job, facts.sights) if waits and asks(job.requests) else None
+    line = (
+        place_in_line([row for row in facts.rows if row.id not in facts.later], job, facts.sights)
+        if waits and asks(job.requests)
+        else None
+    )
     because = _because(facts, sights) if waits else ()
     earliest, start = _start(facts, sights, line, because) if waits else (None, "")
     return Answer(
@@ -120,8 +126,8 @@ def explain(facts: Facts) -> Answer:
 
 
 def asks(requests: dict[str, str]) -> bool:
-    """Whether a job asks for a place on a QPU."""
-    return _number(requests.get("qpu", "0")) > 0
+    """Whether a job asks for a place on a QPU, as the prolog sees it."""
+    return requests.get("qpu", "0") not in {"0", "0.000000"}
 
 
 def usable(sights: Iterable[Sight], requests: dict[str, str]) -> tuple[Sight, ...]:
@@ -141,7 +147,7 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def place_in_line(rows: Iterable[Row], job: Job, sights: Sequence[Sight]) -> Line | None:
-    """Who is held, in error, or after another QPU is not in the line."""
+    """Its place among those that may start now: who is held, in error, or after another QPU is not in the line."""
     own = {sight.name for sight in usable(sights, job.requests)}
     ahead = waiting = 0
     met = False

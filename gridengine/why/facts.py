@@ -49,6 +49,7 @@ def gather(name: str) -> Facts:
         sights=tuple(_sight(offer, several=len(offers) > 1) for offer in offers),
         now=time.time_ns() // 1000,
         holds=_holds(job),
+        later=frozenset(row.id for row in jobs.listing("-s", "ha")) if asks(job.requests) else frozenset(),
         work=_work(job, rows, offers),
         trouble=trouble,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import faults
 from grid import MASTER, WAITS, Grid
 
 if TYPE_CHECKING:
@@ -82,14 +81,16 @@ def test_a_window_that_a_job_does_not_fit_before(grid: Grid) -> None:
 
 
 def test_a_job_that_the_prolog_put_into_error(grid: Grid) -> None:
-    with faults.impostor(grid, "forbids"):
-        job = grid.submit("exit 3\n", *QPU)
-        grid.until("the job to be in error", lambda: grid.state(job) == "Eqw")
+    job = grid.submit("exit 3\n", "-l", "qpu=01")
+    grid.until("the job to be in error", lambda: grid.state(job) == "Eqw")
     told = why(grid, job)
-    assert because(told) == ["this user may not use this QPU: ask its operator"]
+    assert because(told) == ["-l qpu=01 asks for no whole place: ask for qpu=1"]
+    assert (told["earliest_start"], told["start"]) == (None, "not before its error is cleared")
     assert f"`qmod -cj {job}`" in told["todo"]
-    assert f"job {job} is in error: this user may not use this QPU" in examined(grid)["jobs"]
-    grid.lab.run(MASTER, ["qmod", "-cj", job], check=False)
+    assert f"job {job} is in error: -l qpu=01 asks for no whole place" in examined(grid)["jobs"]
+    # Whom it belongs to may clear the error, as he is told.
+    grid.lab.run("node1", ["qalter", "-l", "qpu=1", job], user="alice")
+    grid.lab.run("node1", ["qmod", "-cj", job], user="alice", check=False)
     assert grid.finish(job)["exit_status"] == "3"
 
 

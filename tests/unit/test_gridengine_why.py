@@ -179,13 +179,19 @@ TWO = (Sight(name="fresnel"), Sight(name="emu"))
         ([row(1, "r"), row(2), row(3, tasks=10), row(7), row(8)], Line(11, 13)),
         ([row(2, "hqw"), row(3, "Eqw"), Row(id=4, state="qw"), row(7)], Line(0, 1)),
         ([row(2, qpu_name="emu"), row(3, qpu_name="*"), row(7)], Line(1, 2)),
-        ([row(2, qpu="0"), row(7)], Line(0, 1)),
+        ([row(2, qpu="0"), row(3, qpu="0.000000"), row(7)], Line(0, 1)),
         ([row(2), row(7, "Rq"), row(7, tasks=3)], Line(1, 5)),
         ([row(2)], None),
     ],
 )
 def test_the_place_in_the_line(rows: list[Row], line: Line | None) -> None:
     assert place_in_line(rows, job(requests={"qpu": "1", "qpu_name": "fresnel"}), TWO) == line
+
+
+def test_a_job_whose_start_time_has_not_come_is_in_nobody_s_way() -> None:
+    rows = (row(5), row(6), row(7))
+    assert told(job(), sight(used=1), rows=rows, later=frozenset({5})).line == Line(1, 2)
+    assert told(job(), sight(used=1), rows=rows, later=frozenset({7})).line is None
 
 
 @pytest.mark.parametrize(
