@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from warden.console import Group, Length, config_option, json_option, print_json, table
+from warden.console import Group, Length, config_option, json_option, print_json
 from warden.model import one_line
 
 if TYPE_CHECKING:

@@ -28,12 +28,12 @@ _ID = _ELEMENT + "JB_job_number"
 _OWNER = _ELEMENT + "JB_owner"
 _NAME = _ELEMENT + "JB_job_name"
 _PROJECT = _ELEMENT + "JB_project"
+_NOT_BEFORE = _ELEMENT + "JB_execution_time"
+_CONTEXT = _ELEMENT + "JB_context/context_list/"
 _SCHEDULING = "detailed_job_info/messages/element/SME_message_list/element/MES_message"
 # What it says of queues to all jobs alike.
 _QUEUES = "detailed_job_info/messages/element/SME_global_message_list/element/MES_message"
-_START_AFTER = _ELEMENT + "JB_execution_time"
 _PREDECESSOR = _ELEMENT + "JB_jid_predecessor_list/job_predecessors/JRE_job_number"
-_CONTEXT = _ELEMENT + "JB_context/context_list/"
 # What put it into the error state: a prolog that exited 100, for instance.
 _ERROR = _ELEMENT + "JB_ja_tasks/ulong_sublist/JAT_message_list/ulong_sublist/QIM_message"
 _LISTS = ("job_info/queue_info/job_list/", "job_info/job_info/job_list/")
@@ -62,14 +62,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: dict[str, str]
     reasons: tuple[str, ...]
     project: str = ""
+    context: dict[str, str] = {}
+    """What was said with `-ac`, by whomever."""
+    not_before: int = 0
+    """When it may start, if not at once (`-a`): seconds since 1970."""
     queue_reasons: tuple[str, ...] = ()
     """What Grid Engine says of queues, to all jobs that wait."""
-    start_after: int = 0
-    """`qsub -a`, in seconds since the epoch: it must not start before."""
     predecessors: tuple[str, ...] = ()
     """Jobs that it waits for (`-hold_jid`)."""
-    context: dict[str, str] = {}
-    """`qsub -ac`, and what our prolog has written there; its owner can write anything."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,10 +111,10 @@ def read_job(xml_text: str, state: str) -> Job:
         requests=_requests(leaves),
         reasons=tuple(dict.fromkeys(reasons)),
         project=first.get(_PROJECT, ""),
+        context=_pairs(leaves, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"),
+        not_before=_moment(first.get(_NOT_BEFORE, "")),
         queue_reasons=tuple(text for path, text, _ in leaves if path == _QUEUES),
-        start_after=_seconds(first.get(_START_AFTER, "0")),
         predecessors=tuple(text for path, text, _ in leaves if path == _PREDECESSOR),
-        context=_named(leaves, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"),
     )
 
 
@@ -236,9 +236,10 @@ _Leaf = tuple[str, str, dict[str, str]]
 
 
 def _job_leaves(xml_text: str) -> list[_Leaf]:
-    wanted = {_ID, _OWNER, _NAME, _PROJECT, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
-    wanted |= {_QUEUES, _START_AFTER, _PREDECESSOR, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"}
+    wanted = {_ID, _OWNER, _NAME, _PROJECT, _NOT_BEFORE, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
+    wanted |= {_QUEUES, _PREDECESSOR}
     wanted.update(path + leaf for path in _REQUESTS for leaf in ("CE_name", "CE_stringval"))
+    wanted.update(_CONTEXT + leaf for leaf in ("VA_variable", "VA_value"))
     leaves = _leaves(xml_text, wanted)
     for path, text, _ in leaves:
         if path == "unknown_jobs/ST_name":
@@ -250,20 +251,37 @@ def _job_leaves(xml_text: str) -> list[_Leaf]:
 
 
 def _requests(leaves: list[_Leaf]) -> dict[str, str]:
-    return _named(leaves, "/CE_name", "/CE_stringval")
-
-
-def _named(leaves: list[_Leaf], names: str, values: str) -> dict[str, str]:
-    """Pairs whose names and values end their paths so; of a name that comes again the first value stands."""
     found: dict[str, str] = {}
     name = ""
     for path, text, _ in leaves:
-        if path.endswith(names):
+        if path.endswith("/CE_name"):
             name = text
             found.setdefault(name, "")
-        elif path.endswith(values):
-            found[name] = found.get(name) or text
+        elif path.endswith("/CE_stringval"):
+            found[name] = found[name] or text
     return found
+
+
+def _pairs(leaves: list[_Leaf], name_path: str, value_path: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    name = ""
+    for path, text, _ in leaves:
+        if path == name_path:
+            name = text
+            found[name] = ""
+        elif path == value_path:
+            found[name] = text
+    return found
+
+
+def _moment(text: str) -> int:
+    """Seconds since 1970 on SGE 8.1.9; OCS writes other times as ISO 8601, by its host's clock."""
+    try:
+        if text.isdecimal():
+            return int(text)
+        return int(dt.datetime.fromisoformat(text).astimezone().timestamp())
+    except (ValueError, OverflowError, OSError):
+        return 0
 
 
 def _count(tasks: str) -> int:
@@ -276,16 +294,6 @@ def _count(tasks: str) -> int:
         first, last, step = (int(group or 0) for group in found.groups())
         total += (last - first) // step + 1 if step else 1
     return total
-
-
-def _seconds(text: str) -> int:
-    """SGE writes seconds; OCS a local time to the microsecond, or 1970 where there is none."""
-    if text.isdecimal():
-        return int(text)
-    try:
-        return max(0, int(dt.datetime.fromisoformat(text).timestamp()))
-    except ValueError:
-        return 0
 
 
 def _listed(xml_text: str, tags: Collection[str]) -> list[tuple[int, str, str, dict[str, str]]]:

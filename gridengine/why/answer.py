@@ -241,19 +241,21 @@ def _sent_back(job: Job) -> list[Reason]:
         return []
     why = _SENT_BACK.get(job.context.get("qpu_reason", ""), job.context.get("qpu_reason", "")[:40])
     times = "once" if int(attempts[:9]) == 1 else f"{int(attempts[:9])} times"
-    return [
-        Reason(Cause.OTHER, f"it was started and sent back {times}, the last time because {why or 'it had to wait'}")
-    ]
+    return [Reason(Cause.OTHER, f"it was started and sent back {times}, last because {why or 'it had to wait'}")]
 
 
+# The prolog's words.
 _SENT_BACK = {
     "busy": "all places on the QPU were taken",
     "calibrating": "the QPU was calibrating",
     "maintenance": "the QPU was in maintenance",
     "offline": "the QPU was offline",
-    "unreachable": "Warden did not answer",
     "window": "too little time was left before a window",
-    "limit": "its user had as many sessions as one may",
+    "unreachable": "Warden did not answer",
+    "munge": "MUNGE did not work on its host",
+    "qmaster": "the qmaster did not answer its host",
+    "configuration": "its host's configuration is wrong",
+    "unforeseen": "of something unforeseen on its host",
 }
 
 
@@ -264,8 +266,8 @@ def _detailed(reason: Reason, facts: Facts, sights: Sequence[Sight]) -> list[Rea
     if reason.cause is Cause.DEPENDENCY and facts.job.predecessors:
         jobs = ", ".join(facts.job.predecessors[:5]) + (" ..." if len(facts.job.predecessors) > 5 else "")  # noqa: PLR2004
         return [Reason(reason.cause, f"it waits for the end of job {jobs} (-hold_jid)", reason.said)]
-    if reason.cause is Cause.START_TIME and facts.job.start_after:
-        text = f"it must not start before {clock(facts.job.start_after * SECOND)}"
+    if reason.cause is Cause.START_TIME and facts.job.not_before:
+        text = f"it must not start before {clock(facts.job.not_before * SECOND)}"
         return [Reason(reason.cause, text, reason.said)]
     if reason.cause is Cause.PLACE and sights:
         return [Reason(reason.cause, _no_place(sight), reason.said) for sight in sights]
@@ -345,7 +347,7 @@ def _fit(sight: Sight, facts: Facts, *, reserved: bool) -> Fit:
     need = _need(requests)
     if reserved and "h_rt" in requests:
         need = max(need, (_number(requests["h_rt"]) + _OFFSET) * SECOND)
-    return first_fit(sight, max(answer.time, facts.job.start_after * SECOND), need)
+    return first_fit(sight, max(answer.time, facts.job.not_before * SECOND), need)
 
 
 def _need(requests: dict[str, str]) -> Micros:

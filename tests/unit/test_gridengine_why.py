@@ -344,12 +344,12 @@ RESERVED = f"{TAKEN} due to a reservation"
             id="error",
         ),
         pytest.param(
-            job(reasons=("execution time not reached",), start_after=NOW // SECOND + 3600), [sight()],
+            job(reasons=("execution time not reached",), not_before=NOW // SECOND + 3600), [sight()],
             "it must not start before 2026-11-26T13:00:00Z", "2026-11-26T13:00:00Z, in 1 h", "nothing: it starts", id="qsub -a",
         ),
         pytest.param(
             job(state="Rq", reasons=(), context={"qpu_attempts": "3", "qpu_reason": "calibrating"}), [sight(used=1)],
-            "sent back 3 times, the last time because the QPU was calibrating", "unknown: when a place is free",
+            "sent back 3 times, last because the QPU was calibrating", "unknown: when a place is free",
             "nothing: it starts", id="sent back",
         ),
         pytest.param(
@@ -490,7 +490,7 @@ def test_context_start_time_and_predecessors_of_a_job() -> None:
     found = {call.command.split()[2]: jobs.read_job(call.stdout, "") for call in calls("sge/qstat_j_waiting.xml.txt")}
     assert found["10"].context == {"qpu_attempts": "3", "qpu_reason": "busy"}
     assert found["10"].requests == {"qpu": "1"}
-    assert found["5"].start_after == 1796126400
+    assert found["5"].not_before == 1796126400
     assert found["6"].predecessors == ("1",)
     assert found["4"].queue_reasons == ('queue instance "all.q@node1" dropped because it is full',)
 
