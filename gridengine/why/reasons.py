@@ -126,7 +126,7 @@ _OFFERS = {
 
 
 def _of(name: str) -> str:
-    return "the QPU" if name == "qpu" else name
+    return {"qpu": "the QPU", "slots": "its queue"}.get(name, name)
 
 
 def _place(head: str) -> str:

@@ -109,8 +109,8 @@ ACQUIRE = "import warden.client as c; c.Client().acquire(job='999999', uid=2001,
 
 def test_the_doctor_sees_from_one_host_what_is_wrong_in_the_cluster(grid: Grid) -> None:
     run = grid.lab.run
-    before = examined(grid).keys() - {"links"}
-    assert before == set()
+    # Whether links are protected is the machine's own matter.
+    grid.until("all hosts to be heard of", lambda: examined(grid).keys() <= {"links"})
     run(MASTER, ["qmod", "-d", "all.q@node1"])
     run(MASTER, ["qconf", "-ds", "node2"])
     run(MASTER, ["qpu-python", "-c", ACQUIRE])
@@ -123,4 +123,4 @@ def test_the_doctor_sees_from_one_host_what_is_wrong_in_the_cluster(grid: Grid) 
         run(MASTER, ["qmod", "-e", "all.q@node1"])
         run(MASTER, ["qconf", "-as", "node2"])
         run(MASTER, ["warden", "sessions", "--end", "999999"])
-    assert examined(grid).keys() - {"links"} == set()
+    assert examined(grid).keys() <= {"links"}

@@ -36,6 +36,11 @@ TAKEN = "(-l qpu=1) cannot run globally because it offers only gc:qpu=0.000000"
             Cause.IMPOSSIBLE,
             "there is no QPU in all.q@node1",
         ),
+        (
+            '(-l qpu=1) cannot run in queue "f.q@node1" because it offers only qc:slots=0.000000 due to a reservation',
+            Cause.RESERVATION,
+            "its queue is kept free for an advance reservation in f.q@node1",
+        ),
         (f"{TAKEN} due to a reservation", Cause.RESERVATION, "the QPU is kept free for an advance reservation"),
         (
             "(-l h_rt=5,qpu=1,qpu_window=300) cannot run globally because it offers only gl:qpu_window=24.000000",
