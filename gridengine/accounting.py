@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from gridengine.site import Site
     from warden.model import Micros
 
-# Between what Warden and Grid Engine call the start of a job, at most, in seconds: clocks differ, prologs wait, and
-# qacct writes local times, of which an hour comes twice a year.
-APART = 2 * 3600
+# Between what Warden and Grid Engine call the start of a job, at most, in seconds: clocks differ, and hooks take time.
+APART = 3600
 # The most sessions that one answer of a Warden has.
 _PAGE = 1000
 

@@ -51,7 +51,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(text: str) -> list[Record]:
-    """Read what `qacct -j` prints, of either flavour."""
+    """Read what `qacct -j` prints in UTC, of either flavour; of local times an hour comes twice a year."""
     return [record for record in map(_record, _RULE.split(text)) if record]
 
 
@@ -110,7 +110,7 @@ def read(since: float) -> list[Record]:
             return [record for record in parse_lines(lines) if (record.started or 0.0) >= since]
     except OSError:
         # SGE's has another name, and where it lies elsewhere qacct knows.
-        begin = time.strftime("%Y%m%d%H%M", time.localtime(since))
+        begin = time.strftime("%Y%m%d%H%M", time.gmtime(since))
         return _ask("-b", begin, "-j")
 
 
@@ -154,7 +154,7 @@ def _file() -> Path:
 
 def _ask(*arguments: str) -> list[Record]:
     try:
-        return parse(commands.run("qacct", *arguments, limit=_LIMIT).stdout)
+        return parse(commands.run("qacct", *arguments, limit=_LIMIT, utc=True).stdout)
     except commands.GridEngineError as error:
         # A fresh cell has no accounting file.
         if "No such file" in error.text:
@@ -186,10 +186,10 @@ def _given(project: str) -> str:
 
 
 def _time(text: str) -> float | None:
-    """Local times, both of them; `-/-` is none."""
+    """`-/-` is none."""
     try:
-        read = dt.datetime.fromisoformat(text) if text[:1].isdecimal() else dt.datetime.strptime(text, _CTIME)  # noqa: DTZ007
-        return read.timestamp()
+        found = dt.datetime.fromisoformat(text) if text[:1].isdecimal() else dt.datetime.strptime(text, _CTIME)  # noqa: DTZ007
+        return found.replace(tzinfo=dt.UTC).timestamp()
     except (ValueError, OverflowError):
         return None
 
