@@ -315,8 +315,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     job: str
     name: str
     owner: str
+    state: str = "over"
     starts: int
-    ended: float | None
+    ended: str | None
     wallclock: float
     exit_status: int
     tasks: int
@@ -327,12 +328,13 @@ def over(records: Sequence[Record]) -> Ended | None:
     if not records:
         return None
     last = {record.job: record for record in records}
+    end = max((record.ended for record in records if record.ended), default=None)
     return Ended(
         job=records[-1].job.partition(".")[0],
         name=records[-1].name,
         owner=records[-1].owner,
         starts=sum(record.started is not None for record in records),
-        ended=max((record.ended for record in records if record.ended), default=None),
+        ended=None if end is None else clock(int(end) * SECOND),
         wallclock=sum(record.wallclock for record in records),
         exit_status=max(record.exit_status for record in last.values()),
         tasks=len(last),
@@ -344,7 +346,7 @@ def ended(found: Ended) -> str:
     title = f"job {found.job} ({one_line(found.name)}) of {found.owner}"
     if not found.starts:
         return f"{title} is over; Grid Engine has no record of a start"
-    when = "" if found.ended is None else f" at {clock(int(found.ended) * SECOND)}"
+    when = "" if found.ended is None else f" at {found.ended}"
     how = f"exit status {found.exit_status} after {found.wallclock:.0f} s"
     if found.tasks > 1:
         how = f"{found.tasks} tasks, the highest {how} in all"

@@ -5,6 +5,7 @@ Decisions are pure functions of what was asked; the asking stands at the end.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import socket
@@ -78,8 +79,8 @@ def queues(instances: Sequence[Instance], wanted: Sequence[str], interactive: Se
         found.append(Finding(Verdict.WARNING, "queues", seen, fix))
     without = [queue for queue in wanted if queue not in {one.queue for one in instances}]
     for queue in without:
-        fix = f"qconf -mattr queue hostlist HOSTS {queue}, or take it out of the configuration"
-        found.append(Finding(Verdict.BAD, "queues", f"{queue} has no host", fix))
+        fix = f"qconf -aq {queue}, or -mattr queue hostlist HOSTS {queue}; or take it out of the configuration"
+        found.append(Finding(Verdict.BAD, "queues", f"{queue} does not exist, or has no host", fix))
     broken: list[Finding] = []
     for one in instances:
         for letter, verdict, text, fix in _STATES:
@@ -273,11 +274,12 @@ def _changes(site: Site) -> list[str]:
 
 
 def _instances(site: Site) -> list[Instance]:
-    try:
-        asked = commands.run("qstat", "-f", "-explain", "E", "-q", ",".join(site.queues), "-xml")
-    except commands.UnknownObjectError:
-        return []
-    return read_instances(asked.stdout)
+    found: list[Instance] = []
+    for queue in site.queues:
+        # One that is not there must not hide the others.
+        with contextlib.suppress(commands.UnknownObjectError):
+            found += read_instances(commands.run("qstat", "-f", "-explain", "E", "-q", queue, "-xml").stdout)
+    return found
 
 
 def _queues(site: Site) -> Iterator[Finding]:

@@ -86,7 +86,7 @@ def test_states_of_queue_instances(state: str, expected: list[tuple[str, str]]) 
 def test_queues_without_hosts_and_with_interactive_jobs() -> None:
     assert told(cluster.queues([Instance("all.q@node1")], ["all.q", "fast.q"], ["all.q"])) == [
         ("warning", "all.q takes interactive jobs, whose hooks SGE 8.1.9 kills"),
-        ("bad", "fast.q has no host"),
+        ("bad", "fast.q does not exist, or has no host"),
     ]
 
 
