@@ -17,7 +17,7 @@ import msgspec
 from gridengine import commands, deployment, jobs, qconf_text
 from gridengine.doctor.finding import Finding, Verdict, clocks
 from gridengine.why import reasons
-from gridengine.why.answer import asks
+from gridengine.why.sight import asks
 from warden.client import Client
 from warden.model import SECOND, ForbiddenError, UnavailableError, clock
 from warden.report import length, user

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,8 @@ import msgspec
 from gridengine.jobs import Job, Row
 from gridengine.why import reasons
 from gridengine.why.reasons import Cause, Reason
-from warden.model import HORIZON, SECOND, Availability, Micros, State, Window, clock
+from gridengine.why.sight import Fit, Sight, asks, first_fit, longest_gap, number, usable
+from warden.model import HORIZON, SECOND, Availability, Micros, State, clock
 from warden.report import length
 
 if TYPE_CHECKING:
@@ -20,18 +19,6 @@ if TYPE_CHECKING:
 
 # `duration_offset` of the scheduler, as it is by default: what it adds to h_rt where reservations are near.
 _OFFSET = 60
-
-
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
-    """A QPU that the site offers, as its Warden says it is now."""
-
-    name: str
-    availability: Availability | None = None
-    trouble: str = ""
-    """Why there is no availability."""
-    windows: tuple[Window, ...] = ()
-    more: bool = False
-    """Whether there are more windows than these."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,13 +73,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     time: Micros
 
 
-class Fit(msgspec.Struct, frozen=True):
-    """Where the windows leave a job the time it asks for: a moment, or None; `never` if no gap can be so long."""
-
-    at: Micros | None
-    never: bool = False
-
-
 def explain(facts: Facts) -> Answer:
     """Put all facts together."""
     job = facts.job
@@ -125,27 +105,6 @@ def explain(facts: Facts) -> Answer:
     )
 
 
-def asks(requests: dict[str, str]) -> bool:
-    """Whether a job asks for a place on a QPU, as the prolog sees it."""
-    return requests.get("qpu", "0") not in {"0", "0.000000"}
-
-
-def usable(sights: Iterable[Sight], requests: dict[str, str]) -> tuple[Sight, ...]:
-    """The QPUs whose name the job does not rule out."""
-    wanted = requests.get("qpu_name", "*")
-    return tuple(sight for sight in sights if matches(wanted, sight.name))
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Grid Engine's expression of names: `fres*`, `a|b`, `!emu*&!test`; `&` binds closer than `|`."""
-
-    def one(part: str) -> bool:
-        part = part.strip().strip("()")
-        return not one(part[1:]) if part.startswith("!") else fnmatch.fnmatchcase(name, part)
-
-    return any(all(map(one, group.split("&"))) for group in pattern.split("|"))
-
-
 def place_in_line(rows: Iterable[Row], job: Job, sights: Sequence[Sight]) -> Line | None:
     """Its place among those that may start now: who is held, in error, or after another QPU is not in the line."""
     own = {sight.name for sight in usable(sights, job.requests)}
@@ -160,29 +119,6 @@ def place_in_line(rows: Iterable[Row], job: Job, sights: Sequence[Sight]) -> Lin
         waiting += row.tasks
         ahead += 0 if met else row.tasks
     return Line(ahead, waiting) if met else None
-
-
-def first_fit(sight: Sight, start: Micros, need: Micros) -> Fit:
-    """The first moment from `start` at which the QPU is free and stays so for `need`, as far as windows are known."""
-    longest = 0
-    at = start
-    for window in sight.windows:
-        if window.end is not None and window.end <= at:
-            continue
-        if window.start > at:
-            if window.start - at >= need:
-                return Fit(at)
-            longest = max(longest, window.start - at)
-        if window.end is None:
-            return Fit(None)
-        at = max(at, window.end)
-    # Behind the last one nobody knows of a window: within a week, or ever.
-    return Fit(None, never=True) if sight.more else Fit(at)
-
-
-def longest_gap(windows: Sequence[Window]) -> Micros:
-    gaps = [later.start - earlier.end for earlier, later in itertools.pairwise(windows) if earlier.end]
-    return max(gaps, default=0)
 
 
 # --- the parts of the answer ---
@@ -223,7 +159,7 @@ def _impossible(requests: dict[str, str], all_of: Sequence[Sight], sights: Seque
         ("qpu_window", HORIZON // SECOND, "it asks for {0} s before a window, and none is announced sooner than {1} s"),
     ):
         wanted = requests.get(name, "0")
-        if _number(wanted) > most:
+        if number(wanted) > most:
             found.append(Reason(Cause.IMPOSSIBLE, text.format(reasons.number(wanted), most)))
     need = _need(requests)
     if need and not found and all(first_fit(sight, known[0].time, need).never for sight in sights):
@@ -310,6 +246,8 @@ def _start(
         return None, "unknown"
     fits = [_fit(sight, facts, reserved=Cause.RESERVATION in causes) for sight in sights]
     known = [(fit.at, sight) for fit, sight in zip(fits, sights, strict=True) if fit.at is not None]
+    if all(fit.never for fit in fits):
+        return None, "unknown: no gap between windows is as long as it may run (h_rt)"
     if not known:
         return None, "unknown: nobody knows when the QPU is free again"
     at, sight = min(known, key=lambda pair: pair[0])
@@ -323,7 +261,7 @@ def _start(
 
 def _now(at: Micros, free: int, facts: Facts, line: Line | None, causes: set[Cause]) -> tuple[Micros | None, str]:
     """No window is in its way: what else is."""
-    if free < _number(facts.job.requests["qpu"]):
+    if free < number(facts.job.requests["qpu"]):
         return None, "unknown: when a place is free and nobody is ahead of it"
     if (line and line.ahead >= free) or causes & _OTHERS:
         return None, "unknown: the QPU has a place, but something else is in its way"
@@ -346,12 +284,12 @@ def _fit(sight: Sight, facts: Facts, *, reserved: bool) -> Fit:
     requests = facts.job.requests
     need = _need(requests)
     if reserved and "h_rt" in requests:
-        need = max(need, (_number(requests["h_rt"]) + _OFFSET) * SECOND)
+        need = max(need, (number(requests["h_rt"]) + _OFFSET) * SECOND)
     return first_fit(sight, max(answer.time, facts.job.not_before * SECOND), need)
 
 
 def _need(requests: dict[str, str]) -> Micros:
-    return _number(requests.get("qpu_window", "0")) * SECOND
+    return number(requests.get("qpu_window", "0")) * SECOND
 
 
 def _todo(facts: Facts, because: Sequence[Reason], sights: Sequence[Sight]) -> str:
@@ -427,12 +365,3 @@ def _state(answer: Availability) -> str:
 def brief(time: Micros) -> str:
     """A length of time without what is nought."""
     return re.sub(r" 0 (s|min|h)$", "", length(time))
-
-
-def _number(text: str) -> int:
-    """What Grid Engine takes for a number or a length of time (`1:30:00`); 0 where nobody knows."""
-    if re.fullmatch(r"\d{0,9}(:\d{0,9}){2}", text):
-        hours, minutes, seconds = (int(part or 0) for part in text.split(":"))
-        return hours * 3600 + minutes * 60 + seconds
-    found = re.match(r"\d{1,15}", text)
-    return int(found[0]) if found else 0

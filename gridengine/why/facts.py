@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gridengine import jobs, site
-from gridengine.why.answer import Facts, Sight, Work, asks
+from gridengine.why.answer import Facts, Work
+from gridengine.why.sight import Sight, asks
 from warden import config
 from warden.client import Client
 from warden.model import WardenError

@@ -12,7 +12,8 @@ from warden.report import availability_facts, span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gridengine.why.answer import Answer, Sight
+    from gridengine.why.answer import Answer
+    from gridengine.why.sight import Sight
 
 _WIDTH, _LABEL = 80, 18
 

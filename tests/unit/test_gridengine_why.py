@@ -10,9 +10,11 @@ from gridengine_samples import calls, stdout
 
 from gridengine import jobs
 from gridengine.jobs import Job, Row
-from gridengine.why import answer, report
-from gridengine.why.answer import Answer, Facts, Fit, Line, Sight, Work, explain, first_fit, matches, place_in_line
+from gridengine.why import report
+from gridengine.why import sight as outlook
+from gridengine.why.answer import Answer, Facts, Line, Work, explain, place_in_line
 from gridengine.why.reasons import Cause, plain, summed
+from gridengine.why.sight import Fit, Sight, first_fit, matches
 from warden.model import HORIZON, SECOND, Availability, State, Window
 
 # A Thursday, at noon.
@@ -310,6 +312,10 @@ RESERVED = f"{TAKEN} due to a reservation"
             "2026-11-26T12:40:00Z", "nothing: it starts", id="reservation, too long",
         ),
         pytest.param(
+            asking((RESERVED,), h_rt="3600"), [sight(windows=hourly(1000), more=True)], "kept free for an advance",
+            "unknown: no gap between windows is as long", "nothing: it starts", id="reservation, for ever too long",
+        ),
+        pytest.param(
             asking(qpu_qubits="5000"), [sight(used=1)], "it asks for 5000 qubits, and the QPU takes 14 at most",
             "never, as it is", "`qdel 7`", id="too many qubits, which qstat does not say",
         ),
@@ -501,7 +507,7 @@ def test_context_start_time_and_predecessors_of_a_job() -> None:
 
 
 def test_lengths_that_grid_engine_takes_are_read() -> None:
-    assert [answer._number(text) for text in ("90", "1:30:00", "::30", "0:10:", "INFINITY", "")] == [
+    assert [outlook.number(text) for text in ("90", "1:30:00", "::30", "0:10:", "INFINITY", "")] == [
         90,
         5400,
         30,
