@@ -129,10 +129,12 @@ def _because(facts: Facts, sights: Sequence[Sight]) -> tuple[Reason, ...]:
     found = [] if asks(job.requests) else [Reason(Cause.OTHER, "it does not ask for a QPU (-l qpu=1)")]
     found += _impossible(job.requests, facts.sights, sights)
     found += _sent_back(job)
-    for message in job.reasons:
-        reason = reasons.hook(message) if "error" in _phases(job.state) else reasons.plain(message)
-        if reason.cause is Cause.ERROR and reasons.plain(message).cause is Cause.ERROR and len(job.reasons) > 1:
-            continue
+    said = list(map(reasons.plain, job.reasons))
+    if "error" in _phases(job.state):
+        # What the scheduler would not say is the hook's; and where that is told, that there is an error need not be.
+        said = [reasons.hook(reason.said) if reason.cause is Cause.OTHER else reason for reason in said]
+        said = [reason for reason in said if reason.cause is not Cause.ERROR or reason.text != _IN_ERROR] or said
+    for reason in said:
         found += _detailed(reason, facts, sights)
     if not job.reasons:
         # Else full queues are not what it waits for.
@@ -140,6 +142,9 @@ def _because(facts: Facts, sights: Sequence[Sight]) -> tuple[Reason, ...]:
     if "h" in job.state and not any(reason.cause in {Cause.HOLD, Cause.DEPENDENCY} for reason in found):
         found.insert(0, _held(facts))
     return reasons.summed(found)
+
+
+_IN_ERROR = reasons.plain("Job is in error state").text
 
 
 def _impossible(requests: dict[str, str], all_of: Sequence[Sight], sights: Sequence[Sight]) -> list[Reason]:

@@ -388,6 +388,19 @@ def test_why_a_job_waits_when_it_starts_and_what_to_do(
     assert lines[-1].startswith("what to do:") or lines[-2].startswith("what to do:")
 
 
+def test_an_array_of_which_one_task_is_in_error_says_both() -> None:
+    of = job(state="qw,Eqw", reasons=("this user may not use this QPU", "Job is in error state", TAKEN))
+    found = told(of, sight(used=1), rows=(row(7), row(7, "Eqw")))
+    assert [reason.text for reason in found.because] == [
+        "this user may not use this QPU",
+        "all places on fresnel are taken",
+    ]
+    assert (found.words, "qmod -cj 7" in found.todo) == ("1 waiting, 1 in error", True)
+    # An error of which nothing is known is told all the same.
+    alone = told(job(state="Eqw", reasons=("Job is in error state",)), sight())
+    assert [reason.text for reason in alone.because] == ["it is in error"]
+
+
 @pytest.mark.parametrize(
     ("holds", "because", "todo"),
     [
