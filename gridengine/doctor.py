@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gridengine import commands, configuration, deployment
+from gridengine import site as sites
 from warden import config as warden_config
 from warden import keyring, munge
 from warden.client import Client
@@ -87,8 +88,8 @@ def examine(path: Path) -> Iterator[Finding]:
         ("edge", lambda: _edge(site)),
         ("links", _links),
         ("hooks here", lambda: _hooks(section)),
-        ("cluster", lambda: _cluster(site, section)),
-        ("queues", lambda: _queues(section)),
+        ("cluster", lambda: _cluster(sites.load(path))),
+        ("queues", lambda: _queues(sites.load(path))),
     ]
     for what, check in checks:
         yield from _attempt(what, check)
@@ -288,9 +289,8 @@ def _hooks(section: GridEngineSection) -> Iterator[Finding]:
     yield Finding(Verdict.OK, "hooks here", f"{', '.join(deployment.HOOKS.values())} in {section.bin} can start")
 
 
-def _cluster(site: Config, section: GridEngineSection) -> Iterator[Finding]:
-    desired = deployment.desired(section, site.qpu, commands.version().flavour)
-    changes = deployment.plan(desired, deployment.read_actual(section))
+def _cluster(site: sites.Site) -> Iterator[Finding]:
+    changes = deployment.difference(site).changes
     if changes:
         seen = f"{len(changes)} differences to the configuration, the first: {changes[0]}"
         yield Finding(Verdict.BAD, "cluster", seen, "see `qpu-admin plan`, then `qpu-admin apply`")
@@ -298,17 +298,17 @@ def _cluster(site: Config, section: GridEngineSection) -> Iterator[Finding]:
         yield Finding(Verdict.OK, "cluster", "complexes, values, sensor and hooks are as the configuration says")
 
 
-def _queues(section: GridEngineSection) -> Iterator[Finding]:
-    interactive = deployment.interactive_queues(section)
+def _queues(site: sites.Site) -> Iterator[Finding]:
+    interactive = deployment.interactive_queues(site)
     if interactive:
         seen = f"{', '.join(interactive)} takes interactive jobs, whose hooks SGE 8.1.9 kills"
         yield Finding(Verdict.WARNING, "queues", seen, "qconf -mq: qtype BATCH; a queue without hooks for the others")
-    broken = in_error(commands.run("qstat", "-f", "-q", ",".join(section.queues)).stdout)
+    broken = in_error(commands.run("qstat", "-f", "-q", ",".join(site.queues)).stdout)
     if broken:
         seen = f"in the error state: {', '.join(broken)}"
         yield Finding(Verdict.BAD, "queues", seen, f"qstat -f -explain E says why; then qmod -cq {broken[0]}")
     elif not interactive:
-        yield Finding(Verdict.OK, "queues", f"{', '.join(section.queues)}: no instance is in the error state")
+        yield Finding(Verdict.OK, "queues", f"{', '.join(site.queues)}: no instance is in the error state")
 
 
 def in_error(text: str) -> list[str]:
