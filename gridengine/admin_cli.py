@@ -187,7 +187,10 @@ def _show(planned: Plan, as_json: bool, nothing: str, *, done: bool = False) -> 
     if as_json:
         print_json(told)
     else:
-        click.echo(report.diff(planned.changes, _paint) if planned.changes else nothing)
+        if planned.changes:
+            click.echo(f"{report.diff(planned.changes, _paint)}\n\n{report.summary(planned.changes, done=done)}")
+        else:
+            click.echo(nothing)
         for warning in warnings:
             _tell(f"warning: {warning}")
     if done and told.restart:

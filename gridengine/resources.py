@@ -86,7 +86,7 @@ def values(qpus: Sequence[QpuSection]) -> dict[str, str]:
     `qpu_window` and `qpu_qubits` have them because `qsub -w e` and DRMAA refuse requests that only a load value could
     meet. `qpu_state` has none: a fixed value of a STRING hides the reported one for ever.
     """
-    one = queue_values(qpus[0]) if len(qpus) == 1 else {}
+    one = {"qpu": str(qpus[0].places), "qpu_name": qpus[0].name} if len(qpus) == 1 else {}
     return {**one, "qpu_window": str(HORIZON // SECOND), "qpu_qubits": str(max(qpu.qubits for qpu in qpus))}
 
 

@@ -221,18 +221,24 @@ def _write_attribute(change: Change) -> None:
     now = cell.read_attribute(change.item)
     if now == str(after):
         return
-    # Half way in either direction: where we were stopped before.
-    halves = [
-        str(Layered(one.default, {**other.overrides, **one.overrides}))
-        for one, other in ((after, before), (before, after))
-    ]
-    if now not in halves:
+    if not _between(Layered.parse(now), before, after):
         # Of all that can be overwritten, another's prolog would be missed most.
         _expect(change.item, now, str(before))
     commands.run("qconf", "-rattr", "queue", name, str(after), queue)
     for key in before.overrides.keys() - after.overrides.keys():
         commands.run("qconf", "-purge", "queue", name, f"{queue}@{key}")
     _expect(change.item, cell.read_attribute(change.item), str(after))
+
+
+def _between(now: Layered, before: Layered, after: Layered) -> bool:
+    """Whether a change from one to the other was stopped on the way."""
+    entries = before.overrides.items() | after.overrides.items()
+    both = before.overrides.keys() & after.overrides.keys()
+    return (
+        now.default in {before.default, after.default}
+        and now.overrides.items() <= entries
+        and both <= now.overrides.keys()
+    )
 
 
 def _write_sensor(change: Change) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
 
     Paint = Callable[[str, str], str]
 
-_VERBS = {"+": "add", "~": "change", "-": "remove"}
+# What a change does, and has done.
+_WORDS = {"+": ("add", "added"), "~": ("change", "changed"), "-": ("remove", "removed")}
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ def report(changes: Sequence[Change], warnings: Sequence[str] = (), *, restart: 
     return Report(
         changed=bool(changes),
         changes=tuple(
-            Step(each.item.object, each.item.name, _VERBS[each.sign], each.before, each.after) for each in changes
+            Step(each.item.object, each.item.name, _WORDS[each.sign][0], each.before, each.after) for each in changes
         ),
         restart=tuple(hosts_to_restart(changes)) if restart else (),
         warnings=tuple(warnings),
@@ -51,13 +51,12 @@ def report(changes: Sequence[Change], warnings: Sequence[str] = (), *, restart: 
 
 
 def diff(changes: Sequence[Change], paint: Paint = lambda _, text: text) -> str:
-    """Lines as of a diff, in the order in which they are done, under the object that they belong to.
-
-    `paint` gets a line's sign and its text.
-    """
+    """Lines as of a diff, under the object that they belong to. `paint` gets a line's sign and its text."""
+    groups: dict[str, list[Change]] = {}
+    for change in sorted(changes, key=lambda change: list(Kind).index(change.item.kind)):
+        groups.setdefault(_heading(change), []).append(change)
     lines = []
-    for heading, of_object in groupby(changes, key=_heading):
-        group = list(of_object)
+    for heading, group in groups.items():
         width = max(len(change.item.name) for change in group)
         lines.append(heading)
         for change in group:
@@ -68,13 +67,13 @@ def diff(changes: Sequence[Change], paint: Paint = lambda _, text: text) -> str:
             else:
                 shown = begin + (after if change.sign == "+" else before)
             lines.append(paint(change.sign, shown))
-    return "\n".join([*lines, "", summary(changes)])
+    return "\n".join(lines)
 
 
-def summary(changes: Sequence[Change]) -> str:
-    """Count."""
+def summary(changes: Sequence[Change], *, done: bool) -> str:
+    """Count them."""
     signs = [change.sign for change in changes]
-    return ", ".join(f"{signs.count(sign)} to {verb}" for sign, verb in _VERBS.items())
+    return ", ".join(f"{signs.count(sign)} {past if done else f'to {verb}'}" for sign, (verb, past) in _WORDS.items())
 
 
 def _heading(change: Change) -> str:
