@@ -59,6 +59,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The queues that have our hooks in the end."""
         return [queue for queue in self.cell.queues if _has_prolog(self.wanted, queue)]
 
+    @property
+    def _silenced(self) -> set[str]:
+        """Our complexes, if no sensor of ours is left to report them."""
+        if any(item.kind is Kind.SENSOR for item in self.wanted):
+            return set()
+        ours = self.cell.state.keys() - self.bare.keys()
+        return {item.name for item in ours if item.kind is Kind.COMPLEX}
+
     def carry_out(self, command: str, say: Say = lambda _: None) -> None:
         """Write down what was there before, and make the changes; all of them, or none.
 
@@ -76,7 +84,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ):  # before anything is done, for we may be killed; what is taken away is forgotten when it is gone
             record.save(file, new)
         try:
-            change.apply(self.changes, say)
+            change.apply(self.changes, self._silenced, say)
         except BaseException:
             if new.originals:
                 record.save(file, before)

@@ -20,7 +20,7 @@ from gridengine.resources import Complex, render_table
 from warden.model import ConflictError, WardenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import FrameType
 
     Say = Callable[[str], None]
@@ -49,8 +49,11 @@ _ENVIRONMENT_MORE = {
 }
 
 
-def apply(changes: Sequence[Change], say: Say = lambda _: None) -> None:
+def apply(changes: Sequence[Change], silenced: Collection[str] = (), say: Say = lambda _: None) -> None:
     """Make the changes; when one fails, or somebody stops us, undo those before it and say so.
+
+    Hooks are not taken away before the complexes in `silenced` are not reported any more: a load value alone lets jobs
+    start.
 
     Raises:
         ConflictError: Jobs still ask for a complex that would go, or somebody else changes things at the same time.
@@ -61,6 +64,8 @@ def apply(changes: Sequence[Change], say: Say = lambda _: None) -> None:
     with _stoppable() as go_on:
         try:
             for batch in batches(changes):
+                if batch[0].item.kind is Kind.HOOK and silenced:
+                    _await_silence(silenced, say)
                 begun.append(batch)
                 _execute(batch, say)
         except (WardenError, KeyboardInterrupt) as error:
@@ -185,11 +190,11 @@ def _write_table(changes: Sequence[Change], say: Say) -> None:
         raise ConflictError("the complexes are not what was written: somebody changes them too, see qconf -sc")
 
 
-def _await_silence(names: set[str], say: Say) -> None:
+def _await_silence(names: Collection[str], say: Say) -> None:
     """Wait until no load value refers to these complexes any more; Grid Engine does not delete them before."""
     end = time.monotonic() + _SILENCE_LIMIT
     told = False
-    while reported := sorted(names & cell.read_values("global", "load_values").keys()):
+    while reported := sorted(set(names) & cell.read_values("global", "load_values").keys()):
         if not told:
             say("waiting for the hosts' next load reports, which leave the QPU out (by default 40 s)")
             told = True

@@ -11,22 +11,36 @@ if TYPE_CHECKING:
 
     from gridengine.deployment.state import Item
 
-_ORDER = list(Kind)
+_COMING = list(Kind)
+# First what lets jobs with a QPU start, so that none starts without our hooks when those go.
+_GOING = [
+    Kind.VALUE,
+    Kind.OFFER,
+    Kind.THRESHOLD,
+    Kind.SENSOR,
+    Kind.QUOTA,
+    Kind.PE_LIST,
+    Kind.SETTING,
+    Kind.HOOK,
+    Kind.PE,
+    Kind.COMPLEX,
+]
 # Grid Engine takes a complex away from under thresholds that refer to it, and their queues are in alarm then.
 _DEFINITIONS = (Kind.COMPLEX, Kind.PE)
 
 
 def plan(wanted: Mapping[Item, str], actual: Mapping[Item, str], bare: Mapping[Item, str]) -> list[Change]:
-    """Work out the changes: first what goes, the last first; then what comes; in the end what nothing refers to any more."""
+    """Work out the changes: first what goes, then what comes, and in the end what nothing refers to any more."""
     changes = [
         Change(item, actual.get(item), wanted.get(item))
         for item in dict.fromkeys([*actual, *wanted])
         if actual.get(item) != wanted.get(item)
     ]
-    going = [change for change in changes if change.after == bare.get(change.item)]
+    # The last of a kind first, so that undoing it leaves lists in their order.
+    going = [change for change in reversed(changes) if change.after == bare.get(change.item)]
     coming = [change for change in changes if change.after != bare.get(change.item)]
-    going.sort(key=_rank, reverse=True)
-    coming.sort(key=_rank)
+    going.sort(key=lambda change: _GOING.index(change.item.kind))
+    coming.sort(key=lambda change: _COMING.index(change.item.kind))
     first = [change for change in going if change.item.kind not in _DEFINITIONS]
     last = [change for change in going if change.item.kind in _DEFINITIONS]
     return first + coming + last
@@ -47,7 +61,3 @@ def hosts_to_restart(changes: Iterable[Change]) -> list[str]:
     """Tell the hosts whose execd does not see its new sensor; one in the global configuration starts by itself."""
     new = [change.item for change in changes if change.item.kind is Kind.SENSOR and change.before is None]
     return [item.place for item in new if item.place != "global"]
-
-
-def _rank(change: Change) -> int:
-    return _ORDER.index(change.item.kind)

@@ -23,6 +23,7 @@ class FakeCell:
     def __init__(self) -> None:
         self.table = stdout("sge/qconf_sc.txt")
         self.values: dict[str, str] = {"licence": "3"}
+        self.reported: dict[str, str] = {}
         self.queues = {name: {**QUEUE, "qtype": "BATCH"} for name in ("all.q", "a.q", "b.q")}
         self.configurations = {
             "global": "#global:\nmailer m\nload_sensor                  /site\nprolog none\nepilog none\n"
@@ -37,9 +38,11 @@ class FakeCell:
         self.breaks: Callable[[], None] = self._refuse
 
     def snapshot(self) -> object:
-        """All of it, but for the order of lists that have none."""
+        """All of it, with the order of lists but for the table's, which Grid Engine sorts."""
         table = {entry.line() for entry in parse_table(self.table)}
-        return table, copy.deepcopy((self.values, self.queues, self.configurations, self.sets, self.environments))
+        return table, copy.deepcopy(
+            (list(self.values.items()), self.queues, self.configurations, self.sets, self.environments)
+        )
 
     def run(self, command: str, *arguments: str, **_: object) -> Output:
         out = self._show(command, *arguments)
@@ -73,7 +76,7 @@ class FakeCell:
             case ("qconf", "-sq", queue):
                 return "".join(f"{name}  {text}\n" for name, text in self.queues[queue].items())
             case ("qconf", "-se", _name):
-                return "complex_values " + (",".join(f"{k}={v}" for k, v in self.values.items()) or "NONE")
+                return f"complex_values {_listed(self.values)}\nload_values {_listed(self.reported)}\n"
             case ("qconf", "-srqs", name):
                 return self._known(self.sets, name)
             case ("qconf", "-sp", name):
@@ -153,6 +156,10 @@ class FakeCell:
     def _defined(self, name: str) -> None:
         known = {entry.name for entry in parse_table(self.table)} | {"licence"}
         assert name in known, f"{name} is not a complex"
+
+
+def _listed(entries: dict[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in entries.items()) or "NONE"
 
 
 def setting(text: str, name: str) -> str:

@@ -411,20 +411,40 @@ def test_cells_have_records_of_their_own() -> None:
 
 @pytest.mark.usefixtures("cell")
 @pytest.mark.parametrize("section", SITES.values(), ids=SITES)
-def test_everything_comes_in_an_order_that_is_safe_and_goes_in_reverse(load: Load, section: str) -> None:
+def test_everything_comes_and_goes_in_an_order_that_is_safe(load: Load, section: str) -> None:
     come = [each.item.kind for each in apply(load(section))]
     assert come == sorted(come, key=list(Kind).index)
     assert come[-1] is Kind.HOOK
     gone = [each.item.kind for each in remove(load(section))]
-    assert gone[0] is Kind.HOOK
+    # No job may start without a hook, so what lets it start goes first, and what stands in its way stays till then.
+    assert gone[0] is Kind.VALUE
+    assert gone.index(Kind.SENSOR) < gone.index(Kind.HOOK)
     assert gone[-1] is Kind.COMPLEX
+
+
+def test_hooks_stay_until_nothing_is_reported_any_more(
+    cell: FakeCell, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(load(ONE))
+    seen, said = [], []
+
+    def pause(_: float) -> None:
+        seen.append(cell.queues["all.q"]["prolog"])
+        cell.reported.clear()
+
+    monkeypatch.setattr(change.time, "sleep", pause)
+    cell.reported = {"qpu": "1", "qpu_state": "ready"}
+    deployment.removal(load(ONE).settings)[0].carry_out("remove", said.append)
+    assert seen == [PROLOG]
+    assert cell.queues["all.q"]["prolog"] == "NONE"
+    assert said == ["waiting for the hosts' next load reports, which leave the QPU out (by default 40 s)"]
 
 
 @pytest.mark.usefixtures("cell")
 def test_definitions_go_when_nothing_refers_to_them_any_more(load: Load) -> None:
     apply(load(TWO))
     changes = [each for each in apply(load(ONE)) if each.after is None or each.item.kind is Kind.HOOK]
-    assert [each.item.name for each in changes][-3:] == ["qpu_window", "qpu_fresnel", "qpu_emu"]
+    assert [each.item.name for each in changes][-3:] == ["qpu_window", "qpu_emu", "qpu_fresnel"]
 
 
 def test_changes_read_like_a_diff(cell: FakeCell, load: Load) -> None:
