@@ -314,7 +314,7 @@ def _write_environment(change: Change) -> None:
         commands.run("qconf", "-dp", WINDOW)
     else:
         more = _ENVIRONMENT_MORE[qconf_text.none_as_in(cell.read_configuration("global"))]
-        _send("".join(f"{name:<19}{value}\n" for name, value in {**_ENVIRONMENT, **more}.items()), "-Ap")
+        _send("".join(f"{name:<19} {value}\n" for name, value in {**_ENVIRONMENT, **more}.items()), "-Ap")
     _expect(change.item, cell.read_environment(), change.after)
 
 

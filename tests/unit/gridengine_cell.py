@@ -38,11 +38,9 @@ class FakeCell:
         self.breaks: Callable[[], None] = self._refuse
 
     def snapshot(self) -> object:
-        """All of it, with the order of lists but for the table's, which Grid Engine sorts."""
+        """All of it, but for the order of lists that have none."""
         table = {entry.line() for entry in parse_table(self.table)}
-        return table, copy.deepcopy(
-            (list(self.values.items()), self.queues, self.configurations, self.sets, self.environments)
-        )
+        return table, copy.deepcopy((self.values, self.queues, self.configurations, self.sets, self.environments))
 
     def run(self, command: str, *arguments: str, **_: object) -> Output:
         out = self._show(command, *arguments)

@@ -129,7 +129,7 @@ def test_two_qpus_have_queues_of_their_own(cell: FakeCell, load: Load) -> None:
     assert b["pe_list"] == "make,[node2=make qpu_window]"
     assert "queues a.q to qpu=1" in cell.sets["qpu"]
     assert "queues b.q to qpu=2" in cell.sets["qpu"]
-    assert "qsort_args         NONE" in cell.environments["qpu_window"]
+    assert "qsort_args          NONE" in cell.environments["qpu_window"]
 
 
 @pytest.mark.parametrize("section", SITES.values(), ids=SITES)
