@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -63,9 +64,14 @@ def remove(config: Path, as_json: bool, force: bool) -> None:
     With --force such jobs lose it: one that waits can never start, one that runs keeps its session until the lease ends,
     since no epilog gives it back. The complexes stay until a later `remove` finds no such job.
     """
-    from gridengine import configuration, deployment, reservations
+    from gridengine import configuration, deployment, reservations, site
+    from warden.model import WardenError
 
-    planned, asking = deployment.removal(configuration.load(config), force=force)
+    names: list[str] = []
+    # What is to go may be in a state in which it cannot be loaded.
+    with contextlib.suppress(WardenError):
+        names = [offer.name for offer in site.load(config).offers]
+    planned, asking = deployment.removal(configuration.load(config), names, force=force)
     for step in reservations.withdraw():
         click.echo(str(step), err=as_json)
     planned.carry_out("remove", _tell)

@@ -20,6 +20,8 @@ from gridengine.qconf_text import Layered
 from warden.model import ConflictError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gridengine.deployment.change import Say
     from gridengine.resources import Flavour
     from gridengine.site import Site
@@ -106,14 +108,16 @@ def difference(site: Site, flavour: Flavour | None = None) -> Plan:
     return _plan(site.settings, found, bare, should)
 
 
-def removal(settings: GridEngineSection, *, force: bool = False) -> tuple[Plan, list[int]]:
+def removal(settings: GridEngineSection, names: Sequence[str] = (), *, force: bool = False) -> tuple[Plan, list[int]]:
     """Plan what takes everything of ours away; and the jobs that ask for the QPU, for which complexes have to stay.
+
+    The names of QPUs are of use only where neither cluster nor record tell them any more.
 
     Raises:
         ConflictError: There are such jobs, and nobody said that they do not matter.
     """
     found = cell.read(settings)
-    bare = without_us.bare(found, record.load(record.path(settings.record)).entries, settings)
+    bare = without_us.bare(found, record.load(record.path(settings.record)).entries, settings, names)
     plan = _plan(settings, found, bare, bare)
     asking = change.asked_for(plan.changes)
     if asking and not force:

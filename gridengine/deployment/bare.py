@@ -48,7 +48,8 @@ def bare(cell: Cell, record: Originals, settings: GridEngineSection, names: Coll
     """Take everything of ours out of the cell's state; `names` are those of QPUs."""
     actual = cell.state
     queues = [queue for queue in cell.queues if _has_hook(actual, queue) or queue in _configured(settings)]
-    known = {*names, *(item.name.removeprefix("qpu_") for item in record), *_offered(actual, queues)}
+    recorded = (item.name.removeprefix("qpu_") for item in record if item.kind is Kind.COMPLEX)
+    known = {*names, *recorded, *_offered(actual, queues)}
     ours = {
         item.name
         for item, line in actual.items()

@@ -117,10 +117,12 @@ def _stoppable() -> Iterator[Callable[[], None]]:
         raise KeyboardInterrupt
 
     def go_on() -> None:
-        for number in _STOPS:
+        for number in heeded:
             signal.signal(number, signal.SIG_IGN)
 
-    before = {number: signal.signal(number, stop) for number in _STOPS}
+    # What we were started to ignore (nohup), we do not mind now.
+    heeded = [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield go_on
     finally:

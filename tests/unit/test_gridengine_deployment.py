@@ -356,6 +356,26 @@ def test_a_failure_at_any_step_is_undone(cell: FakeCell, load: Load, section: st
     assert steps > 8, "and then it works"
 
 
+def test_what_we_were_told_to_ignore_does_not_stop_us(cell: FakeCell, load: Load) -> None:
+    cell.break_at, cell.breaks = 3, lambda: os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert apply(load(ONE))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_killed_removal_left_is_found_by_its_name(cell: FakeCell, load: Load) -> None:
+    before = cell.snapshot()
+    for name in ("qpu_emu", "qpu_other"):
+        cell.table += f"\n{name} {name} INT <= NO NO 0 0"
+    deployment.removal(load(ONE).settings, ["emu"])[0].carry_out("remove")
+    assert "qpu_emu" not in cell.table
+    assert "qpu_other" in cell.table
+    assert cell.snapshot() != before
+
+
 def test_what_cannot_be_undone_is_said(cell: FakeCell, load: Load) -> None:
     def refuse_for_ever() -> None:
         cell.break_at = cell.writes + 1
