@@ -16,7 +16,7 @@ from gridengine.deployment import cell
 from gridengine.deployment.order import batches
 from gridengine.deployment.state import OF_QUEUES, QUOTA, QUOTA_MARK, WINDOW, Change, Item, Kind
 from gridengine.qconf_text import Layered
-from gridengine.resources import Complex, render_table
+from gridengine.resources import Complex, Flavour, render_table
 from warden.model import ConflictError, WardenError
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ _ENVIRONMENT = {
     "accounting_summary": "FALSE",
 }
 _ENVIRONMENT_MORE = {
-    "none": {"qsort_args": "NONE"},
-    "NONE": {"ign_sreq_on_mhost": "FALSE", "master_forks_slaves": "FALSE", "daemon_forks_slaves": "FALSE"},
+    Flavour.SGE: {"qsort_args": "NONE"},
+    Flavour.OCS: {"ign_sreq_on_mhost": "FALSE", "master_forks_slaves": "FALSE", "daemon_forks_slaves": "FALSE"},
 }
 
 
@@ -315,7 +315,7 @@ def _write_environment(change: Change) -> None:
     if change.after is None:
         commands.run("qconf", "-dp", WINDOW)
     else:
-        more = _ENVIRONMENT_MORE[qconf_text.none_as_in(cell.read_configuration("global"))]
+        more = _ENVIRONMENT_MORE[commands.version().flavour]
         _send("".join(f"{name:<19} {value}\n" for name, value in {**_ENVIRONMENT, **more}.items()), "-Ap")
     _expect(change.item, cell.read_environment(), change.after)
 
