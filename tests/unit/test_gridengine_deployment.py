@@ -1,74 +1,32 @@
 """What the cluster should be, what it is without us, and the way between; a real cluster is in tests/cluster."""
 
-import os
-import signal
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
 import msgspec
 import pytest
 from gridengine_cell import FakeCell, setting
+from gridengine_deployed import (
+    EPILOG,
+    HOSTS,
+    JSV,
+    ONE,
+    PROLOG,
+    SENSOR,
+    SENSORS,
+    SITES,
+    TWO,
+    LoadSite,
+    apply,
+    lose_the_record,
+    remove,
+)
 from gridengine_samples import stdout
 
-from gridengine import commands, configuration, deployment, site
-from gridengine.deployment import change, order, record, report
+from gridengine import deployment
+from gridengine.deployment import change, order, report
 from gridengine.deployment.bare import with_pattern, without_pattern
 from gridengine.deployment.state import Change, Item, Kind
 from gridengine.resources import NAMES, Flavour, complexes, instances, values
-from warden.model import ConfigurationError, ConflictError, WardenError
+from warden.model import ConfigurationError, ConflictError
 from warden.sections import QpuSection
-
-ARGUMENTS = "$job_id $ja_task_id $job_owner $host"
-PROLOG, EPILOG = (f"root@/opt/w/bin/qpu-{hook} {ARGUMENTS}" for hook in ("prolog", "epilog"))
-SENSOR = "/opt/w/bin/qpu-load-sensor"
-ONE = ""
-HOSTS = 'hosts = ["@quantum", "node3"]\n'
-SENSORS = 'sensor_hosts = ["global", "node1"]\n'
-JSV = "jsv = true\n"
-TWO = '[[gridengine.qpu]]\nqueues = ["a.q"]\n[[gridengine.qpu]]\nconfig = "{0}/emu.toml"\nqueues = ["b.q"]\nhosts = ["node2"]\n'
-SITES = {"one": ONE, "hosts": HOSTS, "sensors": SENSORS + JSV, "two": TWO}
-
-
-@pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch) -> FakeCell:
-    fake = FakeCell()
-    monkeypatch.setattr(commands, "run", fake.run)
-    return fake
-
-
-Load = Callable[[str], site.Site]
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Load:
-    """A site whose section of Grid Engine says this."""
-
-    def loaded(section: str) -> site.Site:
-        (tmp_path / "emu.toml").write_text('[qpu]\nname = "emu"\nplaces = 2\nqubits = 8\n')
-        text = f"[qpu]\nname = 'fresnel'\n[gridengine]\nbin = '/opt/w/bin'\nrecord = '{tmp_path}/record'\n"
-        (tmp_path / "warden.toml").write_text(text + section.replace("{0}", str(tmp_path)))
-        return site.load(tmp_path / "warden.toml")
-
-    return loaded
-
-
-def apply(site: site.Site, flavour: Flavour = Flavour.SGE) -> tuple[Change, ...]:
-    planned = deployment.difference(site, flavour)
-    planned.carry_out("apply")
-    assert deployment.difference(site, flavour).changes == (), "a second time changes nothing"
-    return planned.changes
-
-
-def remove(site: site.Site, *, force: bool = False) -> tuple[Change, ...]:
-    planned, _ = deployment.removal(site.settings, force=force)
-    planned.carry_out("remove")
-    return planned.changes
-
-
-def lose_the_record(site: site.Site) -> None:
-    record.path(site.settings.record).unlink()
-
 
 # --- what there is in the end ---
 
@@ -94,8 +52,8 @@ def test_several_qpus_have_in_common_what_any_of_them_could_do() -> None:
     assert instances(qpus) == "3(a b b)"
 
 
-def test_one_qpu_on_all_hosts(cell: FakeCell, load: Load) -> None:
-    apply(load(ONE))
+def test_one_qpu_on_all_hosts(cell: FakeCell, load_site: LoadSite) -> None:
+    apply(load_site(ONE))
     assert cell.values == {
         "licence": "3",
         "qpu": "1",
@@ -109,17 +67,17 @@ def test_one_qpu_on_all_hosts(cell: FakeCell, load: Load) -> None:
     assert cell.queues["a.q"]["prolog"] == "NONE"
 
 
-def test_hosts_without_the_qpu_offer_none_and_have_no_hook(cell: FakeCell, load: Load) -> None:
+def test_hosts_without_the_qpu_offer_none_and_have_no_hook(cell: FakeCell, load_site: LoadSite) -> None:
     cell.queues["all.q"]["complex_values"] = "slots=4,[node1=slots=8]"
-    apply(load(HOSTS))
+    apply(load_site(HOSTS))
     queue = cell.queues["all.q"]
     assert queue["prolog"] == f"NONE,[@quantum={PROLOG}],[node3={PROLOG}]"
     assert queue["complex_values"] == "slots=4,qpu=0,[@quantum=slots=4],[node1=slots=8],[node3=slots=4]"
 
 
-def test_two_qpus_have_queues_of_their_own(cell: FakeCell, load: Load) -> None:
+def test_two_qpus_have_queues_of_their_own(cell: FakeCell, load_site: LoadSite) -> None:
     cell.queues["b.q"] |= {"load_thresholds": "np_load_avg=1.75", "pe_list": "make"}
-    apply(load(TWO))
+    apply(load_site(TWO))
     assert cell.values == {"licence": "3", "qpu_window": "604800", "qpu_qubits": "14"}
     a, b = cell.queues["a.q"], cell.queues["b.q"]
     assert a["complex_values"] == "qpu=1,qpu_name=fresnel,qpu_qubits=14"
@@ -134,7 +92,7 @@ def test_two_qpus_have_queues_of_their_own(cell: FakeCell, load: Load) -> None:
 
 @pytest.mark.parametrize("section", SITES.values(), ids=SITES)
 @pytest.mark.parametrize("recorded", [True, False])
-def test_remove_leaves_no_trace(cell: FakeCell, load: Load, section: str, recorded: bool) -> None:
+def test_remove_leaves_no_trace(cell: FakeCell, load_site: LoadSite, section: str, recorded: bool) -> None:
     cell.queues["a.q"] |= {
         "prolog": "/site/prolog $host",
         "epilog": "NONE,[node2=sge@/x]",
@@ -143,26 +101,28 @@ def test_remove_leaves_no_trace(cell: FakeCell, load: Load, section: str, record
     cell.queues["b.q"] |= {"load_thresholds": "np_load_avg=1.75,[@quantum=NONE]", "pe_list": "make mpi,[node2=make]"}
     cell.groups["@quantum"] = "node1"
     before = cell.snapshot()
-    apply(load(section))
+    apply(load_site(section))
     assert cell.snapshot() != before
     if not recorded:
-        lose_the_record(load(section))
-    remove(load(section))
+        lose_the_record(load_site(section))
+    remove(load_site(section))
     assert cell.snapshot() == before
-    assert remove(load(section)) == ()
+    assert remove(load_site(section)) == ()
 
 
 @pytest.mark.parametrize("first", SITES)
 @pytest.mark.parametrize("second", SITES)
-def test_what_is_taken_out_of_the_configuration_goes(cell: FakeCell, load: Load, first: str, second: str) -> None:
+def test_what_is_taken_out_of_the_configuration_goes(
+    cell: FakeCell, load_site: LoadSite, first: str, second: str
+) -> None:
     before = cell.snapshot()
-    apply(load(SITES[second]))
+    apply(load_site(SITES[second]))
     wanted = cell.snapshot()
-    remove(load(SITES[second]))
-    apply(load(SITES[first]))
-    apply(load(SITES[second]))
+    remove(load_site(SITES[second]))
+    apply(load_site(SITES[first]))
+    apply(load_site(SITES[second]))
     assert cell.snapshot() == wanted
-    remove(load(ONE))
+    remove(load_site(ONE))
     assert cell.snapshot() == before
 
 
@@ -180,65 +140,67 @@ def test_what_is_taken_out_of_the_configuration_goes(cell: FakeCell, load: Load,
 )
 @pytest.mark.parametrize("recorded", [True, False])
 def test_another_prolog_is_chained_and_given_back(
-    cell: FakeCell, load: Load, before: str, after: str, recorded: bool
+    cell: FakeCell, load_site: LoadSite, before: str, after: str, recorded: bool
 ) -> None:
     cell.queues["all.q"]["prolog"] = before
-    apply(load(ONE))
+    apply(load_site(ONE))
     assert cell.queues["all.q"]["prolog"] == after
     if not recorded:
-        lose_the_record(load(ONE))
-    remove(load(ONE))
+        lose_the_record(load_site(ONE))
+    remove(load_site(ONE))
     assert cell.queues["all.q"]["prolog"] == before
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_an_inherited_prolog_runs_on_and_is_inherited_again(cell: FakeCell, load: Load, recorded: bool) -> None:
+def test_an_inherited_prolog_runs_on_and_is_inherited_again(
+    cell: FakeCell, load_site: LoadSite, recorded: bool
+) -> None:
     cell.configurations["global"] = cell.configurations["global"].replace("prolog none", "prolog /for/all $host")
     cell.configurations["node3"] = "#node3:\nprolog user@/for/node3\n"
     before = cell.snapshot()
-    apply(load(ONE))
+    apply(load_site(ONE))
     assert cell.queues["all.q"]["prolog"] == f"{PROLOG} -- /for/all $host,[node3={PROLOG} -- user@/for/node3]"
     assert cell.queues["all.q"]["epilog"] == EPILOG
     if not recorded:
-        lose_the_record(load(ONE))
-    remove(load(ONE))
+        lose_the_record(load_site(ONE))
+    remove(load_site(ONE))
     assert cell.snapshot() == before
 
 
-def test_a_changed_inherited_prolog_is_followed(cell: FakeCell, load: Load) -> None:
+def test_a_changed_inherited_prolog_is_followed(cell: FakeCell, load_site: LoadSite) -> None:
     cell.configurations["global"] = cell.configurations["global"].replace("prolog none", "prolog /old")
-    apply(load(ONE))
+    apply(load_site(ONE))
     cell.configurations["global"] = cell.configurations["global"].replace("prolog /old", "prolog /new")
-    assert [str(each) for each in apply(load(ONE))] == [
+    assert [str(each) for each in apply(load_site(ONE))] == [
         f"~ prolog of queue all.q: {PROLOG} -- /old -> {PROLOG} -- /new"
     ]
-    remove(load(ONE))
+    remove(load_site(ONE))
     assert cell.queues["all.q"]["prolog"] == "NONE"
 
 
-def test_an_inherited_prolog_of_hosts_without_the_qpu_stays_theirs(cell: FakeCell, load: Load) -> None:
+def test_an_inherited_prolog_of_hosts_without_the_qpu_stays_theirs(cell: FakeCell, load_site: LoadSite) -> None:
     cell.configurations["node1"] = "#node1:\nprolog /for/node1\n"
-    apply(load('hosts = ["node3"]\n'))
+    apply(load_site('hosts = ["node3"]\n'))
     assert cell.queues["all.q"]["prolog"] == f"NONE,[node3={PROLOG}]"
 
 
-def test_our_hook_from_another_place_is_ours_still(cell: FakeCell, load: Load) -> None:
+def test_our_hook_from_another_place_is_ours_still(cell: FakeCell, load_site: LoadSite) -> None:
     cell.queues["all.q"]["prolog"] = "root@/old/bin/qpu-prolog $job_id -- /site/p"
-    apply(load(ONE))
+    apply(load_site(ONE))
     assert cell.queues["all.q"]["prolog"] == f"{PROLOG} -- /site/p"
 
 
 # --- what admins do meanwhile, and what was there before ---
 
 
-def test_what_an_admin_changes_meanwhile_stays(cell: FakeCell, load: Load) -> None:
-    apply(load(TWO + ""))
+def test_what_an_admin_changes_meanwhile_stays(cell: FakeCell, load_site: LoadSite) -> None:
+    apply(load_site(TWO + ""))
     cell.values["licence"] = "5"
     cell.queues["a.q"]["complex_values"] += ",slots=7"
     cell.queues["a.q"]["load_thresholds"] = "np_load_avg=2," + cell.queues["a.q"]["load_thresholds"]
     cell.queues["b.q"]["prolog"] = cell.queues["b.q"]["prolog"].replace("NONE", "/new")
     cell.configurations["global"] = cell.configurations["global"].replace(SENSOR, f"{SENSOR},/late")
-    remove(load(TWO))
+    remove(load_site(TWO))
     assert cell.values == {"licence": "5"}
     assert cell.queues["a.q"]["complex_values"] == "slots=7"
     assert cell.queues["a.q"]["load_thresholds"] == "np_load_avg=2"
@@ -246,16 +208,16 @@ def test_what_an_admin_changes_meanwhile_stays(cell: FakeCell, load: Load) -> No
     assert setting(cell.configurations["global"], "load_sensor") == "/site,/late"
 
 
-def test_complexes_and_values_that_were_there_before_us_are_there_after_us(cell: FakeCell, load: Load) -> None:
+def test_complexes_and_values_that_were_there_before_us_are_there_after_us(cell: FakeCell, load_site: LoadSite) -> None:
     cell.table += "\nqpu qpu INT <= YES JOB 0 0\n"
     cell.values["qpu"] = "7"
     before = cell.snapshot()
-    assert "~ value qpu of host global: 7 -> 1" in map(str, apply(load(ONE)))
-    remove(load(ONE))
+    assert "~ value qpu of host global: 7 -> 1" in map(str, apply(load_site(ONE)))
+    remove(load_site(ONE))
     assert cell.snapshot() == before
 
 
-def test_what_is_not_ours_stands_in_our_way(cell: FakeCell, load: Load) -> None:
+def test_what_is_not_ours_stands_in_our_way(cell: FakeCell, load_site: LoadSite) -> None:
     bad = {
         "another complex qpu": lambda: setattr(cell, "table", cell.table + "\nqpu qpu INT <= YES YES 0 100\n"),
         "another resource quota set qpu": lambda: cell.sets.update(
@@ -272,12 +234,12 @@ def test_what_is_not_ours_stands_in_our_way(cell: FakeCell, load: Load) -> None:
         spoil()
         before = cell.snapshot()
         with pytest.raises(ConflictError, match=said):
-            apply(load(JSV + TWO))
-        assert remove(load(JSV + TWO)) == ()
+            apply(load_site(JSV + TWO))
+        assert remove(load_site(JSV + TWO)) == ()
         assert cell.snapshot() == before != fresh
 
 
-def test_a_site_that_the_cluster_does_not_have_is_refused(cell: FakeCell, load: Load) -> None:
+def test_a_site_that_the_cluster_does_not_have_is_refused(cell: FakeCell, load_site: LoadSite) -> None:
     for section, said in {
         'queues = ["no.q"]\n': r"Grid Engine has no queue no\.q: correct gridengine.queues",
         'hosts = ["node9"]\n': r"queue all\.q has no host of node9: correct gridengine.hosts \(it has node1, node2, node3\)",
@@ -285,145 +247,36 @@ def test_a_site_that_the_cluster_does_not_have_is_refused(cell: FakeCell, load: 
         'rsmap = "qpu_id"\n': "has no RSMAP",
         TWO.replace("emu.toml", "state.toml"): "qpu_state is a complex with another meaning",
     }.items():
-        load(ONE).settings.record.parent.joinpath("state.toml").write_text('[qpu]\nname = "state"\n')
+        load_site(ONE).settings.record.parent.joinpath("state.toml").write_text('[qpu]\nname = "state"\n')
         with pytest.raises(ConfigurationError, match=said):
-            apply(load(section))
+            apply(load_site(section))
     cell.queues["all.q"]["prolog"] = "NONE,[@fast=/x]"
     cell.groups["@fast"] = "node2 node3"
     with pytest.raises(ConflictError, match=r"entry for @fast, and gridengine\.hosts names @quantum"):
-        apply(load(HOSTS))
+        apply(load_site(HOSTS))
 
 
 # --- jobs ---
 
 
-def test_remove_refuses_while_jobs_ask_for_the_qpu(cell: FakeCell, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remove_refuses_while_jobs_ask_for_the_qpu(
+    cell: FakeCell, load_site: LoadSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = cell.snapshot()
-    apply(load(TWO))
+    apply(load_site(TWO))
     during = cell.snapshot()
     monkeypatch.setattr(change.jobs, "live_requests", lambda names: [7, 8] if "qpu" in names else [])
     with pytest.raises(ConflictError, match=r"2 job\(s\) still ask for the QPU \(7, 8\)"):
-        remove(load(TWO))
+        remove(load_site(TWO))
     assert cell.snapshot() == during
-    remove(load(TWO), force=True)
+    remove(load_site(TWO), force=True)
     assert cell.table != stdout("sge/qconf_sc.txt"), "SGE would forget what the jobs asked for"
     assert cell.values == {"licence": "3"}
     assert cell.queues["a.q"]["prolog"] == "NONE"
-    assert remove(load(TWO), force=True) == ()
+    assert remove(load_site(TWO), force=True) == ()
     monkeypatch.setattr(change.jobs, "live_requests", lambda _: [])
-    remove(load(TWO))
+    remove(load_site(TWO))
     assert cell.snapshot() == before
-
-
-# --- steps that fail ---
-
-
-def stop(how: str) -> None:
-    """What may happen when we call qconf."""
-    if how == "refused":
-        raise commands.GridEngineError("qconf: no")
-    if how == "SIGTERM":
-        os.kill(os.getpid(), signal.SIGTERM)
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("section", SITES.values(), ids=SITES)
-@pytest.mark.parametrize("direction", ["apply", "remove", "to the other"])
-@pytest.mark.parametrize("how", ["refused", "stopped", "stopped after", "SIGTERM"])
-def test_a_failure_at_any_step_is_undone(cell: FakeCell, load: Load, section: str, direction: str, how: str) -> None:
-    cell.queues["all.q"]["prolog"] = "/site,[node1=/other]"
-    if direction != "apply":
-        apply(load(section))
-    file = record.path(load(section).settings.record)
-    before, remembered = cell.snapshot(), record.load(file)
-    to = load({"apply": section, "remove": section, "to the other": HOSTS if section == TWO else TWO}[direction])
-    cell.breaks = lambda: stop(how)
-    steps = 0
-    while True:
-        steps += 1
-        cell.writes, cell.break_at = 0, -steps if how == "stopped after" else steps
-        try:
-            (remove if direction == "remove" else apply)(to)
-        except KeyboardInterrupt:
-            pass
-        except WardenError as error:
-            said = error.text
-            assert said == "qconf: no; nothing was changed"
-        else:
-            break
-        assert cell.snapshot() == before, f"after failing at step {steps}"
-        assert record.load(file) == remembered
-    assert steps > 8, "and then it works"
-
-
-def test_what_we_were_told_to_ignore_does_not_stop_us(cell: FakeCell, load: Load) -> None:
-    cell.break_at, cell.breaks = 3, lambda: os.kill(os.getpid(), signal.SIGHUP)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert apply(load(ONE))
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_what_a_killed_removal_left_is_found_by_its_name(cell: FakeCell, load: Load) -> None:
-    before = cell.snapshot()
-    for name in ("qpu_emu", "qpu_other"):
-        cell.table += f"\n{name} {name} INT <= NO NO 0 0"
-    deployment.removal(load(ONE).settings, ["emu"])[0].carry_out("remove")
-    assert "qpu_emu" not in cell.table
-    assert "qpu_other" in cell.table
-    assert cell.snapshot() != before
-
-
-def test_what_cannot_be_undone_is_said(cell: FakeCell, load: Load) -> None:
-    def refuse_for_ever() -> None:
-        cell.break_at = cell.writes + 1
-        raise commands.GridEngineError("qconf: no")
-
-    cell.break_at, cell.breaks = 4, refuse_for_ever
-    with pytest.raises(WardenError, match=r"not all could be undone, see `qpu-admin plan`: qconf: no"):
-        apply(load(ONE))
-
-
-def test_a_hook_that_somebody_sets_meanwhile_stays(cell: FakeCell, load: Load) -> None:
-    planned = deployment.difference(load(ONE))
-    cell.queues["all.q"]["epilog"] = "/bin/true"
-    before = cell.snapshot()
-    with pytest.raises(ConflictError, match=r"epilog of queue all\.q is /bin/true where NONE was expected"):
-        planned.carry_out("apply")
-    assert cell.snapshot() == before
-
-
-def test_a_record_that_cannot_be_written_stops_everything(cell: FakeCell, load: Load, tmp_path: Path) -> None:
-    (tmp_path / "record").write_text("in the way")
-    before = cell.snapshot()
-    with pytest.raises(
-        ConfigurationError, match=r"cannot write the record of what was there before, .*gridengine\.record"
-    ):
-        apply(load(ONE))
-    assert cell.snapshot() == before
-
-
-@pytest.mark.usefixtures("cell")
-def test_the_record_tells_what_was_done(load: Load) -> None:
-    apply(load(ONE))
-    file = record.path(load(ONE).settings.record)
-    assert file.stat().st_mode & 0o077 == file.parent.stat().st_mode & 0o077 == 0
-    remove(load(ONE))
-    found = record.load(file)
-    assert found.originals == ()
-    assert [event.command for event in found.history] == ["apply", "remove"]
-    assert set(found.history[0].changes) == {each.undone() for each in found.history[1].changes}
-    file.write_text("{")
-    with pytest.raises(ConfigurationError, match="move it away"):
-        deployment.difference(load(ONE))
-
-
-def test_cells_have_records_of_their_own() -> None:
-    folder = Path("/r")
-    assert record.path(folder, {"SGE_ROOT": "/opt/sge"}) == folder / "opt_sge_default.json"
-    assert record.path(folder, {"SGE_ROOT": "/opt/sge", "SGE_CELL": "../x"}) == folder / "opt_sge_.._x.json"
 
 
 # --- order and looks ---
@@ -431,11 +284,11 @@ def test_cells_have_records_of_their_own() -> None:
 
 @pytest.mark.usefixtures("cell")
 @pytest.mark.parametrize("section", SITES.values(), ids=SITES)
-def test_everything_comes_and_goes_in_an_order_that_is_safe(load: Load, section: str) -> None:
-    come = [each.item.kind for each in apply(load(section))]
+def test_everything_comes_and_goes_in_an_order_that_is_safe(load_site: LoadSite, section: str) -> None:
+    come = [each.item.kind for each in apply(load_site(section))]
     assert come == sorted(come, key=list(Kind).index)
     assert come[-1] is Kind.HOOK
-    gone = [each.item.kind for each in remove(load(section))]
+    gone = [each.item.kind for each in remove(load_site(section))]
     # No job may start without a hook, so what lets it start goes first, and what stands in its way stays till then.
     assert gone[0] is Kind.VALUE
     assert gone.index(Kind.SENSOR) < gone.index(Kind.HOOK)
@@ -443,9 +296,9 @@ def test_everything_comes_and_goes_in_an_order_that_is_safe(load: Load, section:
 
 
 def test_hooks_stay_until_nothing_is_reported_any_more(
-    cell: FakeCell, load: Load, monkeypatch: pytest.MonkeyPatch
+    cell: FakeCell, load_site: LoadSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply(load(ONE))
+    apply(load_site(ONE))
     seen, said = [], []
 
     def pause(_: float) -> None:
@@ -454,22 +307,22 @@ def test_hooks_stay_until_nothing_is_reported_any_more(
 
     monkeypatch.setattr(change.time, "sleep", pause)
     cell.reported = {"qpu": "1", "qpu_state": "ready"}
-    deployment.removal(load(ONE).settings)[0].carry_out("remove", said.append)
+    deployment.removal(load_site(ONE).settings)[0].carry_out("remove", said.append)
     assert seen == [PROLOG]
     assert cell.queues["all.q"]["prolog"] == "NONE"
     assert said == ["waiting for the hosts' next load reports, which leave the QPU out (by default 40 s)"]
 
 
 @pytest.mark.usefixtures("cell")
-def test_definitions_go_when_nothing_refers_to_them_any_more(load: Load) -> None:
-    apply(load(TWO))
-    changes = [each for each in apply(load(ONE)) if each.after is None or each.item.kind is Kind.HOOK]
+def test_definitions_go_when_nothing_refers_to_them_any_more(load_site: LoadSite) -> None:
+    apply(load_site(TWO))
+    changes = [each for each in apply(load_site(ONE)) if each.after is None or each.item.kind is Kind.HOOK]
     assert [each.item.name for each in changes][-3:] == ["qpu_window", "qpu_emu", "qpu_fresnel"]
 
 
-def test_changes_read_like_a_diff(cell: FakeCell, load: Load) -> None:
+def test_changes_read_like_a_diff(cell: FakeCell, load_site: LoadSite) -> None:
     cell.queues["all.q"] |= {"epilog": "/site/e"}
-    changes = deployment.difference(load(HOSTS)).changes
+    changes = deployment.difference(load_site(HOSTS)).changes
     assert report.diff(changes).splitlines()[5:] == [
         "  + qpu_qubits  INT <= YES NO 0 0",
         "host global, complex_values",
@@ -494,8 +347,8 @@ def test_changes_read_like_a_diff(cell: FakeCell, load: Load) -> None:
 
 
 @pytest.mark.usefixtures("cell")
-def test_programs_get_the_same(load: Load) -> None:
-    found = msgspec.to_builtins(report.report(deployment.difference(load(SENSORS)).changes, ["w"], restart=True))
+def test_programs_get_the_same(load_site: LoadSite) -> None:
+    found = msgspec.to_builtins(report.report(deployment.difference(load_site(SENSORS)).changes, ["w"], restart=True))
     assert (found["changed"], found["warnings"], found["restart"]) == (True, ("w",), ("node1",))
     assert found["changes"][0] == {
         "object": "complex",
@@ -508,28 +361,28 @@ def test_programs_get_the_same(load: Load) -> None:
     assert msgspec.to_builtins(report.report([])) == {"changed": False, "changes": (), "restart": (), "warnings": ()}
 
 
-def test_only_execds_of_hosts_have_to_be_restarted(cell: FakeCell, load: Load) -> None:
-    assert order.hosts_to_restart(apply(load(SENSORS))) == ["node1"]
+def test_only_execds_of_hosts_have_to_be_restarted(cell: FakeCell, load_site: LoadSite) -> None:
+    assert order.hosts_to_restart(apply(load_site(SENSORS))) == ["node1"]
     # What a host does not say itself it has from `global`; a line of its own must not hide the site's sensor.
     assert setting(cell.configurations["node1"], "load_sensor") == f"/site,{SENSOR}"
-    assert order.hosts_to_restart(remove(load(SENSORS))) == []
+    assert order.hosts_to_restart(remove(load_site(SENSORS))) == []
 
 
-def test_queues_that_would_hurt_are_warned_of(cell: FakeCell, load: Load) -> None:
+def test_queues_that_would_hurt_are_warned_of(cell: FakeCell, load_site: LoadSite) -> None:
     cell.queues["b.q"]["complex_values"] = "qpu=0"
     cell.queues["all.q"]["qtype"] = "BATCH INTERACTIVE"
-    warnings = deployment.difference(load(ONE)).warnings(on_sge=True)
+    warnings = deployment.difference(load_site(ONE)).warnings(on_sge=True)
     assert [text.partition(",")[0] for text in warnings] == [
         "all.q also takes interactive jobs; SGE kills the hooks of qrsh",
         "jobs with a QPU may also land in a.q",
     ]
-    assert deployment.difference(load(TWO)).warnings(on_sge=True) == []
+    assert deployment.difference(load_site(TWO)).warnings(on_sge=True) == []
 
 
 # --- OCS ---
 
 
-def test_usage_patterns_are_merged_and_taken_out_again(cell: FakeCell, load: Load) -> None:
+def test_usage_patterns_are_merged_and_taken_out_again(cell: FakeCell, load_site: LoadSite) -> None:
     for before, after in {
         "accounting=true joblog=false": "accounting=true joblog=false usage_patterns=qrmi:qrmi_*",
         "usage_patterns=gpu:nvidia.*;power:power-* joblog=true": (
@@ -539,63 +392,39 @@ def test_usage_patterns_are_merged_and_taken_out_again(cell: FakeCell, load: Loa
         assert with_pattern(before) == with_pattern(after) == after
         assert without_pattern(after) == before
     untouched = cell.snapshot()
-    apply(load(ONE), Flavour.OCS)
+    apply(load_site(ONE), Flavour.OCS)
     assert setting(cell.configurations["global"], "reporting_params").endswith(
         "joblog=false usage_patterns=qrmi:qrmi_*"
     )
-    remove(load(ONE))
+    remove(load_site(ONE))
     assert cell.snapshot() == untouched
-    apply(load("usage = false\n"), Flavour.OCS)
+    apply(load_site("usage = false\n"), Flavour.OCS)
     assert "usage_patterns" not in cell.configurations["global"]
 
 
-def test_a_usage_pattern_that_was_there_stays(cell: FakeCell, load: Load) -> None:
+def test_a_usage_pattern_that_was_there_stays(cell: FakeCell, load_site: LoadSite) -> None:
     cell.configurations["global"] = cell.configurations["global"].replace("joblog=false", "usage_patterns=qrmi:qrmi_*")
     before = cell.snapshot()
-    apply(load(ONE), Flavour.OCS)
-    remove(load(ONE))
+    apply(load_site(ONE), Flavour.OCS)
+    remove(load_site(ONE))
     assert cell.snapshot() == before
 
 
-def test_ocs_can_name_the_qpu_that_a_job_was_granted(cell: FakeCell, load: Load) -> None:
+def test_ocs_can_name_the_qpu_that_a_job_was_granted(cell: FakeCell, load_site: LoadSite) -> None:
     before = cell.snapshot()
     section = 'rsmap = "qpu_id"\n' + TWO
-    apply(load(section), Flavour.OCS)
+    apply(load_site(section), Flavour.OCS)
     assert cell.values["qpu_id"] == "3(fresnel emu emu)"
     assert "qpu_id qpu_id RSMAP <= YES JOB NONE 0" in cell.table
-    remove(load(section))
+    remove(load_site(section))
     assert cell.snapshot() == before
     with pytest.raises(ConfigurationError, match="is a complex of ours"):
-        apply(load('rsmap = "qpu_state"\n'), Flavour.OCS)
+        apply(load_site('rsmap = "qpu_state"\n'), Flavour.OCS)
 
 
-def test_the_jsv_is_set_where_there_is_none(cell: FakeCell, load: Load) -> None:
-    apply(load(JSV))
+def test_the_jsv_is_set_where_there_is_none(cell: FakeCell, load_site: LoadSite) -> None:
+    apply(load_site(JSV))
     assert setting(cell.configurations["global"], "jsv_url") == "script:/opt/w/bin/qpu-jsv"
-    lose_the_record(load(JSV))
-    apply(load(ONE))
+    lose_the_record(load_site(JSV))
+    apply(load_site(ONE))
     assert setting(cell.configurations["global"], "jsv_url") == "none"
-
-
-# --- the section ---
-
-
-def test_the_section_has_defaults_and_limits(tmp_path: Path) -> None:
-    path = tmp_path / "warden.toml"
-    path.write_text("")
-    assert configuration.load(path).bin == Path(sys.executable).parent
-    path.write_text('[gridengine]\nqueues = ["a.q", "b.q"]\nprolog_wait = "5s"\nbin = "/opt/x"\n')
-    assert configuration.load(path).queues == ("a.q", "b.q")
-    for line, said in {
-        'quues = ["a"]': "unknown key 'gridengine.quues'",
-        'bin = "/a b"': "without blanks",
-        'bin = "a"': "absolute path",
-        'queues = ["-dq"]': "gridengine.queues",
-        'queues = ["all.q\\n"]': "gridengine.queues",
-        'sensor_hosts = ["../x"]': "gridengine.sensor_hosts",
-        "hook_limit = 0": "hook_limit",
-        "prolog_wait = 60": "shorter than hook_limit",
-    }.items():
-        path.write_text(f"[gridengine]\n{line}\n")
-        with pytest.raises(ConfigurationError, match=said):
-            configuration.load(path)
