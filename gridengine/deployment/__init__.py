@@ -15,7 +15,7 @@ from gridengine import commands, qconf_text
 from gridengine.configuration import GridEngineSection
 from gridengine.deployment import bare as without_us
 from gridengine.deployment import cell, change, hooks, order, record, wanted
-from gridengine.deployment.state import HOOKS, JSV, SENSOR, Cell, Change, Item, Kind, State, attribute
+from gridengine.deployment.state import CHAIN, HOOKS, JSV, SENSOR, Cell, Change, Item, Kind, State, attribute
 from gridengine.qconf_text import Layered
 from warden.model import ConflictError
 
@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from gridengine.resources import Flavour
     from gridengine.site import Site
 
-__all__ = ["HOOKS", "JSV", "SENSOR", "Change", "Item", "Kind", "Plan", "difference", "interactive_queues", "removal"]
+__all__ = [
+    "CHAIN",
+    "HOOKS",
+    "JSV",
+    "SENSOR",
+    "Change",
+    "Item",
+    "Kind",
+    "Plan",
+    "difference",
+    "interactive_queues",
+    "removal",
+]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

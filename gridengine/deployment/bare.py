@@ -1,7 +1,7 @@
 """What the cluster would be without the kit. Pure.
 
 Grid Engine's own state tells nearly all of it: our programs have names of their own, and what stood in their place
-stands behind them. Only where it cannot tell, the record does: what was there before, as long as what was made of it
+stands beside them. Only where it cannot tell, the record does: what was there before, as long as what was made of it
 still stands. So a lost record makes nothing impossible, and what an admin changes meanwhile stays.
 """
 

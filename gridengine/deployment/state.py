@@ -11,6 +11,8 @@ import msgspec
 
 SENSOR = "qpu-load-sensor"
 HOOKS = {"prolog": "qpu-prolog", "epilog": "qpu-epilog"}
+# What runs a hook of the site and ours, where there are both.
+CHAIN = "qpu-chain"
 JSV = "qpu-jsv"
 # The quota set and the parallel environment; a set of this name that does not describe itself so is somebody else's.
 QUOTA = "qpu"

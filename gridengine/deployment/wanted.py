@@ -144,8 +144,6 @@ def _chain(hook: str, site: Site, cell: Cell) -> Edit:
 
     def edit(key: str, text: str) -> str:
         found = inherited.get(key, inherited.get("global", qconf_text.NONE)) if is_none(text) else text
-        if "[" in found:
-            raise ConflictError(f"the {hook} {found} of a configuration cannot stand in a queue: give it a plain path")
         return hooks.chained(hook, site.settings.bin, found)
 
     return edit

@@ -153,10 +153,10 @@ def test_hooks_of_the_site_are_chained_and_given_back(bare: Cluster) -> None:
         assert applied.returncode == 0, applied.stderr
         during = shell(bare, "SGE_SINGLE_LINE=1 qconf -sq all.q")
         for chained in (
-            "$host -- sgeadmin@/site/prolog $host,[node1=root@",
-            "$host -- /site/other x]",
+            "qpu-chain prolog 2 sgeadmin@/site/prolog $host $job_id $ja_task_id $job_owner $host,[node1=root@",
+            "qpu-chain prolog 2 /site/other x $job_id $ja_task_id $job_owner $host]",
             "qpu-epilog $job_id $ja_task_id $job_owner $host,[node2=root@",
-            "$host -- /site/epilog $job_id]",
+            "qpu-chain epilog 2 /site/epilog $job_id $job_id $ja_task_id $job_owner $host]",
         ):
             assert chained in during
         assert admin(bare, "plan").returncode == 0

@@ -18,6 +18,12 @@ JSV = "jsv = true\n"
 TWO = '[[gridengine.qpu]]\nqueues = ["a.q"]\n[[gridengine.qpu]]\nconfig = "{0}/emu.toml"\nqueues = ["b.q"]\nhosts = ["node2"]\n'
 SITES = {"one": ONE, "hosts": HOSTS, "sensors": SENSORS + JSV, "two": TWO}
 
+
+def chained(hook: str, theirs: str) -> str:
+    """Both hooks, as they stand in a queue."""
+    return f"root@/opt/w/bin/qpu-chain {hook} {len(theirs.split())} {theirs} {ARGUMENTS}"
+
+
 LoadSite = Callable[[str], site.Site]
 
 

@@ -15,13 +15,14 @@ from gridengine_deployed import (
     TWO,
     LoadSite,
     apply,
+    chained,
     lose_the_record,
     remove,
 )
 from gridengine_samples import stdout
 
 from gridengine import deployment
-from gridengine.deployment import change, order, report
+from gridengine.deployment import change, hooks, order, report
 from gridengine.deployment.bare import with_pattern, without_pattern
 from gridengine.deployment.state import Change, Item, Kind
 from gridengine.resources import NAMES, Flavour, complexes, instances, values
@@ -132,10 +133,13 @@ def test_what_is_taken_out_of_the_configuration_goes(
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("/site/p $host", f"{PROLOG} -- /site/p $host"),
-        ("sge@/p,[@quantum=NONE],[node3=/q]", f"{PROLOG} -- sge@/p,[@quantum={PROLOG}],[node3={PROLOG} -- /q]"),
+        ("/site/p $host", chained("prolog", "/site/p $host")),
+        (
+            "sge@/p,[@quantum=NONE],[node3=/q]",
+            f"{chained('prolog', 'sge@/p')},[@quantum={PROLOG}],[node3={chained('prolog', '/q')}]",
+        ),
         # One that only looks like ours.
-        ("root@/x/qpu-prolog; true", f"{PROLOG} -- root@/x/qpu-prolog; true"),
+        ("root@/x/qpu-prolog; true", chained("prolog", "root@/x/qpu-prolog; true")),
     ],
 )
 @pytest.mark.parametrize("recorded", [True, False])
@@ -159,7 +163,10 @@ def test_an_inherited_prolog_runs_on_and_is_inherited_again(
     cell.configurations["node3"] = "#node3:\nprolog user@/for/node3\n"
     before = cell.snapshot()
     apply(load_site(ONE))
-    assert cell.queues["all.q"]["prolog"] == f"{PROLOG} -- /for/all $host,[node3={PROLOG} -- user@/for/node3]"
+    assert (
+        cell.queues["all.q"]["prolog"]
+        == f"{chained('prolog', '/for/all $host')},[node3={chained('prolog', 'user@/for/node3')}]"
+    )
     assert cell.queues["all.q"]["epilog"] == EPILOG
     if not recorded:
         lose_the_record(load_site(ONE))
@@ -172,7 +179,7 @@ def test_a_changed_inherited_prolog_is_followed(cell: FakeCell, load_site: LoadS
     apply(load_site(ONE))
     cell.configurations["global"] = cell.configurations["global"].replace("prolog /old", "prolog /new")
     assert [str(each) for each in apply(load_site(ONE))] == [
-        f"~ prolog of queue all.q: {PROLOG} -- /old -> {PROLOG} -- /new"
+        f"~ prolog of queue all.q: {chained('prolog', '/old')} -> {chained('prolog', '/new')}"
     ]
     remove(load_site(ONE))
     assert cell.queues["all.q"]["prolog"] == "NONE"
@@ -184,10 +191,35 @@ def test_an_inherited_prolog_of_hosts_without_the_qpu_stays_theirs(cell: FakeCel
     assert cell.queues["all.q"]["prolog"] == f"NONE,[node3={PROLOG}]"
 
 
+@pytest.mark.parametrize("awkward", ["/site/p [x]", "/site/p" + 99 * " x"])
+def test_a_prolog_that_cannot_be_chained_is_said(cell: FakeCell, load_site: LoadSite, awkward: str) -> None:
+    cell.configurations["global"] = cell.configurations["global"].replace("prolog none", f"prolog {awkward}")
+    with pytest.raises(
+        ConflictError, match=r"the prolog /site/p .* cannot stand in a queue beside ours: put it into a script"
+    ):
+        apply(load_site(ONE))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "root@/x/qpu-chain prolog 2 /p $job_id",  # a word is missing
+        "root@/x/qpu-chain epilog 1 /p $job_id",
+        "root@/x/qpu-chain prolog 1 /p $job_id x",
+        "alice@/x/qpu-chain prolog 1 /p $job_id",
+        "root@/x/qpu-epilog $job_id",
+        "/opt/w/bin/qpu-prolog",
+    ],
+)
+def test_what_only_looks_like_our_prolog_is_theirs(text: str) -> None:
+    assert hooks.original("prolog", text) == text
+    assert not hooks.any_ours("prolog", f"NONE,[node1={text}]")
+
+
 def test_our_hook_from_another_place_is_ours_still(cell: FakeCell, load_site: LoadSite) -> None:
-    cell.queues["all.q"]["prolog"] = "root@/old/bin/qpu-prolog $job_id -- /site/p"
+    cell.queues["all.q"]["prolog"] = "root@/old/bin/qpu-chain prolog 1 /site/p $job_id"
     apply(load_site(ONE))
-    assert cell.queues["all.q"]["prolog"] == f"{PROLOG} -- /site/p"
+    assert cell.queues["all.q"]["prolog"] == chained("prolog", "/site/p")
 
 
 # --- what admins do meanwhile, and what was there before ---
@@ -334,7 +366,7 @@ def test_changes_read_like_a_diff(cell: FakeCell, load_site: LoadSite) -> None:
         "  + complex_values  qpu=0,[@quantum=NONE],[node3=NONE]",
         f"  + prolog          NONE,[@quantum={PROLOG}],[node3={PROLOG}]",
         "  ~ epilog          /site/e",
-        f"                 -> /site/e,[@quantum={EPILOG} -- /site/e],[node3={EPILOG} -- /site/e]",
+        f"                 -> /site/e,[@quantum={chained('epilog', '/site/e')}],[node3={chained('epilog', '/site/e')}]",
         "configuration global",
         f"  + load_sensor  {SENSOR}",
     ]
