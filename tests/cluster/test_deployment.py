@@ -143,22 +143,26 @@ def test_a_host_of_its_own_gets_and_loses_the_sensor(bare: Cluster) -> None:
 
 def test_hooks_of_the_site_are_chained_and_given_back(bare: Cluster) -> None:
     """The queue's own, one of a host in it, and one that the queue inherits; also when the record is lost."""
-    shell(bare, "qconf -rattr queue prolog 'sgeadmin@/site/prolog $host,[node1=/site/other  x]' all.q")
-    shell(
-        bare, "mkdir -p /tmp/edit; echo 'epilog /site/epilog $job_id' > /tmp/edit/node2; qconf -Aconf /tmp/edit/node2"
-    )
+    site = "/usr/local/bin/site-hook"  # all hosts have that folder
+    shell(bare, f"printf '#!/bin/sh\\necho \"$*\"; id -un\\n' > {site}; chmod 755 {site}")
+    shell(bare, f"qconf -rattr queue prolog '{site} before $host,[node1=sgeadmin@/site/other  x]' all.q")
+    shell(bare, f"mkdir -p /tmp/edit; echo 'epilog {site} after' > /tmp/edit/node2; qconf -Aconf /tmp/edit/node2")
     before = everything(bare)
     try:
         applied = admin(bare, "apply")
         assert applied.returncode == 0, applied.stderr
         during = shell(bare, "SGE_SINGLE_LINE=1 qconf -sq all.q")
         for chained in (
-            "qpu-chain prolog 2 sgeadmin@/site/prolog $host $job_id $ja_task_id $job_owner $host,[node1=root@",
-            "qpu-chain prolog 2 /site/other x $job_id $ja_task_id $job_owner $host]",
+            f"qpu-chain prolog 3 {site} before $host $job_id $ja_task_id $job_owner $host,[node1=root@",
+            "qpu-chain prolog 2 sgeadmin@/site/other x $job_id $ja_task_id $job_owner $host]",
             "qpu-epilog $job_id $ja_task_id $job_owner $host,[node2=root@",
-            "qpu-chain epilog 2 /site/epilog $job_id $job_id $ja_task_id $job_owner $host]",
+            f"qpu-chain epilog 2 {site} after $job_id $ja_task_id $job_owner $host]",
         ):
             assert chained in during
+        submit = "qsub -terse -sync y -l qpu=1 -q all.q@node2 -o /home/alice/chained.out -j y -S /bin/sh"
+        bare.run(MASTER, shlex.split(submit), user="alice", input='test -n "$WARDEN_SESSION" && echo a session')
+        ran = (bare.users / "alice" / "chained.out").read_text().splitlines()
+        assert ran == ["before node2", "alice", "a session", "after", "alice"]
         assert admin(bare, "plan").returncode == 0
         shell(bare, "qconf -mattr queue seq_no 7 all.q")
         shell(bare, "rm /var/lib/gridengine-qpu/*.json")
@@ -169,6 +173,7 @@ def test_hooks_of_the_site_are_chained_and_given_back(bare: Cluster) -> None:
         assert everything(bare) == before
     finally:
         shell(bare, "qconf -rattr queue prolog NONE all.q; qconf -purge queue prolog all.q@node1; qconf -dconf node2")
+        shell(bare, f"rm {site}")
 
 
 TWO = """
