@@ -68,7 +68,7 @@ def bare(cell: Cell, record: Originals, settings: GridEngineSection, names: Coll
         if item.kind is Kind.SENSOR:
             return None
         if item.kind is Kind.SETTING:
-            return _setting_without_ours(item.name, text, cell.none)
+            return _setting_without_ours(item.name, text, cell.none, record.get(item))
         return _attribute_without_ours(item, text, cell, ours) if item.place in queues else text
 
     found = {}
@@ -134,10 +134,18 @@ def _is_our_complex(
     return name.removeprefix("qpu_") in known and line == gate(name.removeprefix("qpu_")).line()
 
 
-def _setting_without_ours(name: str, text: str, none: str) -> str:
+def _setting_without_ours(name: str, text: str, none: str, entry: Entry | None) -> str:
     if name == "jsv_url":
         return none if is_our_jsv(text) else text
+    if name == "jsv_allowed_mod":
+        # Only the record tells which of them we added.
+        added = set() if entry is None else {*_words(entry.after)} - {*_words(entry.before)}
+        return ",".join(word for word in _words(text) if word not in added) or none if added else text
     return without_pattern(text) if PATTERN in text else text
+
+
+def _words(text: str | None) -> list[str]:
+    return qconf_text.names(text or "")
 
 
 def is_our_jsv(url: str) -> bool:

@@ -25,7 +25,7 @@ from warden.model import ConfigurationError
 if TYPE_CHECKING:
     from gridengine.configuration import GridEngineSection
 
-_GLOBAL_SETTINGS = ("jsv_url", "reporting_params")
+_GLOBAL_SETTINGS = ("jsv_url", "jsv_allowed_mod", "reporting_params")
 # So many names fit into one command line, and their configurations into one answer.
 _AT_ONCE = 200
 

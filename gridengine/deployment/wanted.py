@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     Edit = Callable[[str, str], str]
 
+# By these the prolog puts off a job that found the QPU busy; where there is a JSV, Grid Engine refuses what is not named.
+_PUTS_OFF = ("a", "ac")
+
 
 def desired(site: Site, flavour: Flavour, cell: Cell, bare: State) -> State:
     """Say what the cluster should be.
@@ -96,6 +99,9 @@ def _set_global(state: State, site: Site, flavour: Flavour) -> None:
                 "yourself, and say gridengine.jsv = false"
             )
         state[url] = f"script:{site.settings.bin}/{JSV}"
+        allowed = Item(Kind.SETTING, "global", "jsv_allowed_mod")
+        words = qconf_text.names(state.get(allowed, ""))
+        state[allowed] = ",".join([*(word for word in _PUTS_OFF if word not in words), *words])
 
 
 def _offer(state: State, site: Site, offer: Offer, queue: str, cell: Cell) -> None:

@@ -28,6 +28,7 @@ class FakeCell:
         self.configurations = {
             "global": "#global:\nmailer m\nload_sensor                  /site\nprolog none\nepilog none\n"
             "reporting_params             accounting=true joblog=false\njsv_url                      none\n"
+            "jsv_allowed_mod              a,ac,h\n"
         }
         self.groups = {"@quantum": "node1 node2"}
         self.sets: dict[str, str] = {}

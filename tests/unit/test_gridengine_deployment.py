@@ -21,7 +21,7 @@ from gridengine_deployed import (
 )
 from gridengine_samples import stdout
 
-from gridengine import deployment
+from gridengine import deployment, qconf_text
 from gridengine.deployment import change, hooks, order, report
 from gridengine.deployment.bare import with_pattern, without_pattern
 from gridengine.deployment.state import Change, Item, Kind
@@ -452,6 +452,25 @@ def test_ocs_can_name_the_qpu_that_a_job_was_granted(cell: FakeCell, load_site: 
     assert cell.snapshot() == before
     with pytest.raises(ConfigurationError, match="is a complex of ours"):
         apply(load_site('rsmap = "qpu_state"\n'), Flavour.OCS)
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "after"),
+    [("ac,h,i,e", "a,ac,h", "ac,h"), ("none", "a,ac", "none"), ("none", "a,ac,h", "h"), ("a,ac", "a,ac,h", "a,ac,h")],
+)
+def test_the_prolog_may_put_off_jobs_beside_a_jsv(
+    cell: FakeCell, load_site: LoadSite, before: str, meanwhile: str, after: str
+) -> None:
+    def change_to(value: str) -> None:
+        cell.configurations["global"] = qconf_text.with_setting(cell.configurations["global"], "jsv_allowed_mod", value)
+
+    change_to(before)
+    apply(load_site(JSV))
+    assert setting(cell.configurations["global"], "jsv_allowed_mod").startswith("a,ac")
+    change_to(meanwhile)
+    assert deployment.difference(load_site(JSV)).changes == ()
+    remove(load_site(JSV))
+    assert setting(cell.configurations["global"], "jsv_allowed_mod") == after
 
 
 def test_the_jsv_is_set_where_there_is_none(cell: FakeCell, load_site: LoadSite) -> None:
