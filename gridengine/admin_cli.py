@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -14,9 +15,10 @@ from warden.model import one_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gridengine.deployment import Change
+    from gridengine.deployment import Plan
 
 DIFFERENT = 3
+_AS_CONFIGURED = "nothing to do: the cluster is as the configuration says"
 
 
 @click.group(cls=Group)
@@ -31,9 +33,7 @@ def main() -> None:
 @click.pass_context
 def plan(context: click.Context, config: Path, as_json: bool) -> None:
     """Show what `apply` would change. Changes nothing; exit status 3 if there is a difference, 0 if not."""
-    changes = _planned(config)
-    _show(changes, as_json, "nothing to do: the cluster is as the configuration says")
-    _warn(config)
+    changes = _show(_planned(config), as_json, _AS_CONFIGURED)
     context.exit(DIFFERENT if changes else 0)
 
 
@@ -41,34 +41,39 @@ def plan(context: click.Context, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def apply(config: Path, as_json: bool) -> None:
-    """Bring the cluster to what the configuration says. A second time changes nothing."""
-    from gridengine import commands, deployment
-    from gridengine.resources import Flavour
+    """Bring the cluster to what the configuration says. A second time changes nothing.
 
-    changes = _planned(config)
-    deployment.apply(changes)
-    _show(changes, as_json, "nothing to do: the cluster is as the configuration says")
-    _warn(config)
-    hosts = deployment.hosts_to_restart(changes)
-    if hosts and commands.version().flavour is Flavour.SGE:
-        click.echo(
-            f"now restart sge_execd on {', '.join(hosts)}: it may not start its new load sensor before", err=True
-        )
+    All of it is done or, if a step fails, none. What was there before is written down in gridengine.record.
+    """
+    planned = _planned(config)
+    planned.carry_out("apply", _tell)
+    _show(planned, as_json, _AS_CONFIGURED, done=True)
 
 
 @main.command("remove")
 @config_option
 @json_option
-def remove(config: Path, as_json: bool) -> None:
-    """Take away what `apply` and `reserve` made, and nothing else. Refuses while jobs ask for the QPU."""
-    from gridengine import configuration, deployment, reservations
+@click.option("--force", is_flag=True, help="Do it even if jobs hold the QPU, or wait for it.")
+def remove(config: Path, as_json: bool, force: bool) -> None:
+    """Take away what `apply` and `reserve` made, and nothing else. Refuses while jobs ask for the QPU.
 
-    settings = configuration.load(config)
+    With --force such jobs lose it: one that waits can never start, one that runs keeps its session until the lease ends,
+    since no epilog gives it back. The complexes stay until a later `remove` finds no such job.
+    """
+    from gridengine import configuration, deployment, reservations, site
+    from warden.model import WardenError
+
+    names: list[str] = []
+    # What is to go may be in a state in which it cannot be loaded.
+    with contextlib.suppress(WardenError):
+        names = [offer.name for offer in site.load(config).offers]
+    planned, asking = deployment.removal(configuration.load(config), names, force=force)
     for step in reservations.withdraw():
         click.echo(str(step), err=as_json)
-    changes = deployment.plan({}, deployment.read_actual(settings))
-    deployment.apply(changes)
-    _show(changes, as_json, "nothing to do: there is nothing of ours in the cluster")
+    planned.carry_out("remove", _tell)
+    _show(planned, as_json, "nothing to do: there is nothing of ours in the cluster", done=True)
+    if asking:
+        _tell(f"the complexes stay, since {len(asking)} job(s) ask for them: run this again when those are gone")
 
 
 @main.command("reserve")
@@ -194,31 +199,39 @@ def _day(text: str | None, option: str) -> tuple[int, int]:
         ) from None
 
 
-def _warn(config: Path) -> None:
-    """Say what is not ours to change, and would hurt."""
-    from gridengine import commands, configuration, deployment
+def _planned(config: Path) -> Plan:
+    from gridengine import deployment, site
+
+    return deployment.difference(site.load(config))
+
+
+def _show(planned: Plan, as_json: bool, nothing: str, *, done: bool = False) -> bool:
+    """Print the changes, and what is not ours to change and would hurt; whether there are any changes."""
+    from gridengine import commands
+    from gridengine.deployment import report
     from gridengine.resources import Flavour
 
-    queues = deployment.interactive_queues(configuration.load(config))
-    if queues and commands.version().flavour is Flavour.SGE:
-        click.echo(
-            f"warning: {', '.join(queues)} also takes interactive jobs; SGE kills the hooks of qrsh, which puts queue "
-            "instances into error: set its qtype to BATCH, and give interactive jobs a queue without hooks",
-            err=True,
-        )
-
-
-def _planned(config: Path) -> list[Change]:
-    from gridengine import commands, configuration, deployment
-    from warden.config import load
-
-    settings = configuration.load(config)
-    desired = deployment.desired(settings, load(config).qpu, commands.version().flavour)
-    return deployment.plan(desired, deployment.read_actual(settings))
-
-
-def _show(changes: list[Change], as_json: bool, nothing: str) -> None:
+    on_sge = commands.version().flavour is Flavour.SGE
+    warnings = planned.warnings(on_sge=on_sge)
+    told = report.report(planned.changes, warnings, restart=on_sge)
     if as_json:
-        print_json(changes)
+        print_json(told)
     else:
-        click.echo("\n".join(map(str, changes)) or nothing)
+        if planned.changes:
+            click.echo(f"{report.diff(planned.changes, _paint)}\n\n{report.summary(planned.changes, done=done)}")
+        else:
+            click.echo(nothing)
+        for warning in warnings:
+            _tell(f"warning: {warning}")
+    if done and told.restart:
+        _tell(f"now restart sge_execd on {', '.join(told.restart)}: it may not start its new load sensor before")
+    return told.changed
+
+
+def _paint(sign: str, text: str) -> str:
+    """Colour a line; click takes the colours out where nobody sees them."""
+    return click.style(text, fg={"+": "green", "-": "red", "~": "yellow"}[sign])
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)

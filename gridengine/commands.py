@@ -92,7 +92,8 @@ def run(
     try:
         done = subprocess.run(
             [program(command, cell), *arguments],
-            env={**cell, "PATH": _PATH, "LC_ALL": "C"} | ({"TZ": "UTC"} if utc else {}),
+            # SGE then breaks no value over several lines, so blanks in it are as they were written.
+            env={**cell, "PATH": _PATH, "LC_ALL": "C", "SGE_SINGLE_LINE": "1"} | ({"TZ": "UTC"} if utc else {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=limit,
@@ -184,6 +185,11 @@ _SIGNS: tuple[tuple[type[GridEngineError], tuple[str, ...], str], ...] = (
             "invalid queue",
             "not found",
             "can't resolve host",
+            "No resource quota set found",
+            "no resource quota set list defined",
+            "is not a parallel environment",
+            "no config defined",
+            "no cluster queue.* defined",
         ),
         "",
     ),

@@ -66,20 +66,39 @@ def complexes(flavour: Flavour) -> tuple[Complex, ...]:
 
 
 NAMES = frozenset(entry.name for entry in complexes(Flavour.SGE))
+# What queues offer, where there are several QPUs or not all hosts have one.
+QUEUE_NAMES = ("qpu", "qpu_name", "qpu_qubits")
 
 
-def values(qpu: QpuSection) -> dict[str, str]:
-    """The fixed values on the host `global`.
+def gate(name: str) -> Complex:
+    """The complex by which the sensor tells the places open on one of several QPUs; no job can ask for it."""
+    return Complex(f"qpu_{name}", f"qpu_{name}", "INT", "<=", "NO", "NO", "0", "0")
+
+
+def rsmap(name: str) -> Complex:
+    """The complex by which OCS names the QPU that a job was granted."""
+    return Complex(name, name, "RSMAP", "<=", "YES", "JOB", "NONE", "0")
+
+
+def values(qpus: Sequence[QpuSection]) -> dict[str, str]:
+    """The fixed values on the host `global`, where all QPUs have what they have in common: with one, all of it.
 
     `qpu_window` and `qpu_qubits` have them because `qsub -w e` and DRMAA refuse requests that only a load value could
     meet. `qpu_state` has none: a fixed value of a STRING hides the reported one for ever.
     """
-    return {
-        "qpu": str(qpu.places),
-        "qpu_name": qpu.name,
-        "qpu_window": str(HORIZON // SECOND),
-        "qpu_qubits": str(qpu.qubits),
-    }
+    one = {"qpu": str(qpus[0].places), "qpu_name": qpus[0].name} if len(qpus) == 1 else {}
+    return {**one, "qpu_window": str(HORIZON // SECOND), "qpu_qubits": str(max(qpu.qubits for qpu in qpus))}
+
+
+def queue_values(qpu: QpuSection) -> dict[str, str]:
+    """What a queue offers with its QPU, where there are several."""
+    return {"qpu": str(qpu.places), "qpu_name": qpu.name, "qpu_qubits": str(qpu.qubits)}
+
+
+def instances(qpus: Sequence[QpuSection]) -> str:
+    """The value of the RSMAP: a QPU's name for each of its places."""
+    named = [qpu.name for qpu in qpus for _ in range(qpu.places)]
+    return f"{len(named)}({' '.join(named)})"
 
 
 def parse_table(text: str) -> list[Complex]:

@@ -269,8 +269,7 @@ def checks(site: Site) -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
 
 def _changes(site: Site) -> list[str]:
     """What `qpu-admin plan` shows; the only thing here that knows how it plans."""
-    desired = deployment.desired(site.settings, site.offers[0].warden.qpu, commands.version().flavour)
-    return [str(change) for change in deployment.plan(desired, deployment.read_actual(site.settings))]
+    return [str(change) for change in deployment.difference(site).changes]
 
 
 def _instances(site: Site) -> list[Instance]:
@@ -284,7 +283,7 @@ def _instances(site: Site) -> list[Instance]:
 
 def _queues(site: Site) -> Iterator[Finding]:
     instances = _instances(site)
-    yield from queues(instances, site.queues, deployment.interactive_queues(site.settings))
+    yield from queues(instances, site.queues, deployment.interactive_queues(site))
     execution = list(dict.fromkeys(instance.host for instance in instances))
     yield from submit_hosts(execution, commands.run("qconf", "-ss").stdout.split())
 

@@ -29,9 +29,10 @@ def admin(lab: Cluster, *argv: str) -> subprocess.CompletedProcess[str]:
 
 def everything(lab: Cluster) -> str:
     """All that the kit might touch."""
-    shown = "qconf -sc; qconf -sq all.q; qconf -sconf; for host in $(qconf -sconfl); do qconf -sconf $host; done"
+    shown = "qconf -sc; for queue in $(qconf -sql); do qconf -sq $queue; done; qconf -srqs || true; qconf -spl || true"
+    configurations = "qconf -sconf; for host in $(qconf -sconfl); do qconf -sconf $host; done"
     hosts = "for host in global node1 node2 node3; do qconf -se $host | sed '/^load_values/,/^processors/d'; done"
-    return shell(lab, f"{shown}; {hosts}")
+    return shell(lab, f"{shown}; {configurations}; {hosts}")
 
 
 def set_sensor(lab: Cluster, value: str) -> None:
@@ -66,7 +67,12 @@ def test_nothing_to_do_on_a_cluster_that_is_as_configured(lab: Cluster) -> None:
     planned, applied = admin(lab, "plan"), admin(lab, "apply")
     assert (planned.returncode, applied.returncode) == (0, 0)
     assert planned.stdout == applied.stdout == "nothing to do: the cluster is as the configuration says\n"
-    assert json.loads(admin(lab, "plan", "--json").stdout) == []
+    assert json.loads(admin(lab, "plan", "--json").stdout) == {
+        "changed": False,
+        "changes": [],
+        "restart": [],
+        "warnings": [],
+    }
 
 
 def test_users_and_scheduler_see_the_values(lab: Cluster) -> None:
@@ -135,32 +141,124 @@ def test_a_host_of_its_own_gets_and_loses_the_sensor(bare: Cluster) -> None:
     assert everything(bare) == before
 
 
-def test_another_prolog_is_never_replaced(bare: Cluster) -> None:
-    shell(bare, "qconf -rattr queue prolog /bin/true all.q")
+def test_hooks_of_the_site_are_chained_and_given_back(bare: Cluster) -> None:
+    """The queue's own, one of a host in it, and one that the queue inherits; also when the record is lost."""
+    site = "/usr/local/bin/site-hook"  # all hosts have that folder
+    shell(bare, f"printf '#!/bin/sh\\necho \"$*\"; id -un\\n' > {site}; chmod 755 {site}")
+    shell(bare, f"qconf -rattr queue prolog '{site} before $host,[node1=sgeadmin@/site/other  x]' all.q")
+    shell(bare, f"mkdir -p /tmp/edit; echo 'epilog {site} after' > /tmp/edit/node2; qconf -Aconf /tmp/edit/node2")
     before = everything(bare)
     try:
-        for command in ("plan", "apply"):
-            done = admin(bare, command)
-            assert done.returncode == 1
-            assert done.stderr.startswith("qpu-admin: queue all.q has another prolog already (/bin/true)")
-        assert admin(bare, "remove").returncode == 0
+        applied = admin(bare, "apply")
+        assert applied.returncode == 0, applied.stderr
+        during = shell(bare, "SGE_SINGLE_LINE=1 qconf -sq all.q")
+        for chained in (
+            f"qpu-chain prolog 3 {site} before $host $job_id $ja_task_id $job_owner $host,[node1=root@",
+            "qpu-chain prolog 2 sgeadmin@/site/other x $job_id $ja_task_id $job_owner $host]",
+            "qpu-epilog $job_id $ja_task_id $job_owner $host,[node2=root@",
+            f"qpu-chain epilog 2 {site} after $job_id $ja_task_id $job_owner $host]",
+        ):
+            assert chained in during
+        submit = "qsub -terse -sync y -l qpu=1 -q all.q@node2 -o /home/alice/chained.out -j y -S /bin/sh"
+        bare.run(MASTER, shlex.split(submit), user="alice", input='test -n "$WARDEN_SESSION" && echo a session')
+        ran = (bare.users / "alice" / "chained.out").read_text().splitlines()
+        assert ran == ["before node2", "alice", "a session", "after", "alice"]
+        assert admin(bare, "plan").returncode == 0
+        shell(bare, "qconf -mattr queue seq_no 7 all.q")
+        shell(bare, "rm /var/lib/gridengine-qpu/*.json")
+        removed = admin(bare, "remove")
+        assert removed.returncode == 0, removed.stderr
+        assert "seq_no                7" in shell(bare, "qconf -sq all.q"), "what an admin did meanwhile"
+        shell(bare, "qconf -mattr queue seq_no 0 all.q")
         assert everything(bare) == before
     finally:
-        shell(bare, "qconf -rattr queue prolog NONE all.q")
+        shell(bare, "qconf -rattr queue prolog NONE all.q; qconf -purge queue prolog all.q@node1; qconf -dconf node2")
+        shell(bare, f"rm {site}")
 
 
-def test_remove_refuses_while_jobs_ask_for_the_qpu(lab: Cluster) -> None:
-    before = everything(lab)
-    submit = shlex.split("qsub -terse -h -l qpu_qubits=3 -o /dev/null -j y -b y true")
-    job = lab.run(MASTER, submit, user="alice").stdout.strip()
+TWO = """
+[[gridengine.qpu]]
+queues = ["fresnel.q"]
+[[gridengine.qpu]]
+config = "/etc/warden/emu.toml"
+queues = ["emu.q"]
+hosts = ["node2"]
+"""
+
+
+def test_two_qpus_come_and_go_without_a_trace(bare: Cluster) -> None:
+    add = "qconf -sq all.q | sed 's/^qname.*/qname {0}/' > /tmp/{0}; qconf -Aq /tmp/{0}"
+    shell(bare, "; ".join(add.format(queue) for queue in ("fresnel.q", "emu.q")))
+    shell(bare, "qconf -rattr queue complex_values 'slots=9,[node1=slots=3]' emu.q")
+    shell(bare, f"sed 's/^name = .*/name = \"emu\"\\nplaces = 2/' {CONFIG} > /etc/warden/emu.toml")
+    shell(bare, f"{{ cat {CONFIG}; echo '{TWO}'; }} > /etc/warden/two.toml")
+    two = ("--config", "/etc/warden/two.toml")
+    before = everything(bare)
     try:
-        done = admin(lab, "remove")
+        applied = admin(bare, "apply", *two)
+        assert applied.returncode == 0, applied.stderr
+        assert admin(bare, "plan", *two).returncode == 0
+        for queue, offered in {
+            "emu.q": "slots=9,qpu=0,[node1=slots=3,qpu=0],[node2=slots=9,qpu=2,qpu_name=emu,qpu_qubits=14]",
+            "fresnel.q": "qpu=1,qpu_name=fresnel,qpu_qubits=14",
+        }.items():
+            assert f"{offered}\n" in shell(bare, f"SGE_SINGLE_LINE=1 qconf -sq {queue}")
+        # Grid Engine finds the one that is asked for.
+        for name, found in {"em*": ["emu.q@node2"], "fresnel": [f"fresnel.q@{node}" for node in NODES]}.items():
+            assert call(bare, "qselect", "-l", f"qpu=1,qpu_name={name}").stdout.split() == found
+        # The cluster goes back to one QPU, in one go, and then to none.
+        assert admin(bare, "apply").returncode == 0
+        assert "qpu_emu" not in everything(bare)
+        removed = admin(bare, "remove")
+        assert removed.returncode == 0, removed.stderr
+        assert everything(bare) == before
+    finally:
+        admin(bare, "remove", *two)
+        shell(bare, "qconf -dq emu.q; qconf -dq fresnel.q; rm /etc/warden/emu.toml /etc/warden/two.toml")
+
+
+def test_remove_refuses_while_jobs_ask_for_the_qpu(bare: Cluster) -> None:
+    without = everything(bare)
+    assert admin(bare, "apply").returncode == 0
+    before = everything(bare)
+    submit = shlex.split("qsub -terse -h -l qpu_qubits=3 -o /dev/null -j y -b y true")
+    job = bare.run(MASTER, submit, user="alice").stdout.strip()
+    try:
+        done = admin(bare, "remove")
         assert done.returncode == 1
         assert done.stderr.startswith(f"qpu-admin: 1 job(s) still ask for the QPU ({job})")
-        assert everything(lab) == before
+        assert everything(bare) == before
+        forced = admin(bare, "remove", "--force")
+        assert forced.returncode == 0, forced.stderr
+        assert "the complexes stay, since 1 job(s) ask for them" in forced.stderr
+        assert "prolog                NONE" in shell(bare, "qconf -sq all.q")
+        # The job is not let loose without a hook, and Grid Engine knows still what it asked for.
+        call(bare, "qrls", job)
+        bare.wait_until(
+            "why the job waits",
+            lambda: "job requests unknown resource (qpu_qubits)" in call(bare, "qstat", "-j", job).stdout,
+            limit=30,
+        )
     finally:
-        call(lab, "qdel", job)
-        lab.wait_until("the job to be gone", lambda: call(lab, "qstat", "-j", job).returncode != 0, limit=30)
+        call(bare, "qdel", job)
+        bare.wait_until("the job to be gone", lambda: call(bare, "qstat", "-j", job).returncode != 0, limit=30)
+    assert admin(bare, "remove").returncode == 0
+    assert everything(bare) == without
+
+
+def reports(lab: Cluster) -> bool:
+    return "gl:qpu_state=ready" in call(lab, "qhost", "-F", "qpu_state").stdout
+
+
+def test_what_is_stopped_in_the_middle_is_undone(lab: Cluster) -> None:
+    before = everything(lab)
+    lab.wait_until("the sensor's values", lambda: reports(lab), limit=40)
+    # While it waits for the hosts' load reports: values and sensor are gone by then.
+    stop = "while kill -0 $! && ! grep -q waiting /tmp/said; do sleep 0.1; done; kill $!; wait $!"
+    done = call(lab, "sh", "-c", f"qpu-admin remove > /tmp/said 2>&1 & {stop}; cat /tmp/said", timeout=50)
+    assert "interrupted; nothing was changed" in done.stdout
+    assert everything(lab) == before
+    lab.wait_until("the sensor's values", lambda: reports(lab), limit=40)
 
 
 def test_what_cannot_be_finished_is_undone(bare: Cluster) -> None:
@@ -179,6 +277,10 @@ def test_what_cannot_be_finished_is_undone(bare: Cluster) -> None:
 def test_who_may_not_is_told_so(bare: Cluster) -> None:
     before = everything(bare)
     done = call(bare, "qpu-admin", "apply", user="alice")
+    assert done.returncode == 1
+    assert done.stderr.startswith("qpu-admin: cannot write the record of what was there before, ")
+    shell(bare, f"sed '$a record = \"/home/alice/record\"' {CONFIG} > /etc/warden/alice.toml")
+    done = call(bare, "qpu-admin", "apply", "--config", "/etc/warden/alice.toml", user="alice")
     assert done.returncode == 1
     assert '"alice" must be manager' in done.stderr
     assert len(done.stderr.splitlines()) == 1

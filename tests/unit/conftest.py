@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import warden_machine
+from gridengine_cell import FakeCell
+from gridengine_deployed import LoadSite, loaded
 from warden_site import Site
+
+from gridengine import commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # No deadline: a slow machine is no failure. No database: a failure prints what reproduces it.
 hypothesis.settings.register_profile(
@@ -38,3 +44,16 @@ def _disks_are_closed() -> Iterator[None]:
     yield
     while warden_machine.DISKS:
         warden_machine.DISKS.pop().close()
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> FakeCell:
+    """What answers to Grid Engine's commands."""
+    fake = FakeCell()
+    monkeypatch.setattr(commands, "run", fake.run)
+    return fake
+
+
+@pytest.fixture
+def load_site(tmp_path: Path) -> LoadSite:
+    return functools.partial(loaded, tmp_path)

@@ -77,7 +77,7 @@ def test_only_the_cell_gets_through_of_the_environment(cell: Path) -> None:
     names = {
         line.partition("=")[0] for line in commands.run("qconf", environment=program(cell, "env")).stdout.splitlines()
     }
-    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"SGE_ROOT", "SGE_CELL", "PATH", "LC_ALL"}
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"SGE_ROOT", "SGE_CELL", "PATH", "LC_ALL", "SGE_SINGLE_LINE"}
 
 
 def test_times_are_in_utc_where_it_matters(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,35 @@
-"""The plan, and the texts that it is made from; what happens to a real cluster is in tests/cluster."""
+"""What the cluster should be, what it is without us, and the way between; a real cluster is in tests/cluster."""
 
-import sys
-from pathlib import Path
-
+import msgspec
 import pytest
-from gridengine_samples import SAMPLES, calls, stdout
+from gridengine_cell import FakeCell, setting
+from gridengine_deployed import (
+    EPILOG,
+    HOSTS,
+    JSV,
+    ONE,
+    PROLOG,
+    SENSOR,
+    SENSORS,
+    SITES,
+    TWO,
+    LoadSite,
+    apply,
+    chained,
+    lose_the_record,
+    remove,
+)
+from gridengine_samples import stdout
 
-from gridengine import configuration, deployment, qconf_text
-from gridengine.commands import GridEngineError, Output
-from gridengine.configuration import GridEngineSection
-from gridengine.deployment import Change, Item, Kind, State, plan
-from gridengine.resources import NAMES, Flavour, complexes, parse_table, render_table, values
+from gridengine import deployment, qconf_text
+from gridengine.deployment import change, hooks, order, report
+from gridengine.deployment.bare import with_pattern, without_pattern
+from gridengine.deployment.state import Change, Item, Kind
+from gridengine.resources import NAMES, Flavour, complexes, instances, values
 from warden.model import ConfigurationError, ConflictError
 from warden.sections import QpuSection
 
-SETTINGS = GridEngineSection(bin=Path("/opt/w/bin"), sensor_hosts=("global", "node1"))
-DESIRED = deployment.desired(SETTINGS, QpuSection(name="fresnel", qubits=20), Flavour.SGE)
-PROLOG = Item(Kind.HOOK, "all.q", "prolog")
-QPU = Item(Kind.COMPLEX, "", "qpu")
-
-
-def kinds(changes: list[Change]) -> list[Kind]:
-    return list(dict.fromkeys(change.item.kind for change in changes))
+# --- what there is in the end ---
 
 
 def test_the_table_is_the_one_of_the_design() -> None:
@@ -36,242 +44,438 @@ def test_the_table_is_the_one_of_the_design() -> None:
 
 
 def test_a_reported_string_has_no_fixed_value() -> None:
-    assert values(QpuSection(places=3)).keys() == NAMES - {"qpu_state"}
+    assert values([QpuSection(places=3)]).keys() == NAMES - {"qpu_state"}
 
 
-@pytest.mark.parametrize("text", [stdout("sge/qconf_sc.txt"), (SAMPLES / "ocs/qconf_sc.txt").read_text()])
-def test_the_table_survives_reading_and_writing(text: str) -> None:
-    table = parse_table(text)
-    assert len(table) == len([line for line in text.splitlines() if line and line[0] != "#"]) > 50
-    assert parse_table(render_table(table)) == table
+def test_several_qpus_have_in_common_what_any_of_them_could_do() -> None:
+    qpus = [QpuSection(name="a", qubits=5), QpuSection(name="b", qubits=9, places=2)]
+    assert values(qpus) == {"qpu_window": "604800", "qpu_qubits": "9"}
+    assert instances(qpus) == "3(a b b)"
 
 
-def test_what_is_no_table_is_not_read() -> None:
-    with pytest.raises(ValueError, match="too few"):
-        parse_table("too few\n")
-
-
-def test_everything_comes_in_an_order_that_is_safe_and_goes_in_reverse() -> None:
-    assert kinds(plan(DESIRED, {})) == list(Kind)
-    assert kinds(plan({}, DESIRED)) == list(reversed(Kind))
-    assert plan(DESIRED, DESIRED) == []
-
-
-def test_a_plan_leads_from_actual_to_desired_and_back() -> None:
-    actual: State = {QPU: DESIRED[QPU], Item(Kind.SENSOR, "old", "load_sensor"): "/opt/old/qpu-load-sensor"}
-    state = dict(actual)
-    changes = plan(DESIRED, actual)
-    for change in changes:
-        assert state.pop(change.item, None) == change.before
-        if change.after is not None:
-            state[change.item] = change.after
-    assert state == DESIRED
-    for change in reversed(changes):
-        undone = change.undone()
-        assert state.pop(undone.item, None) == undone.before
-        if undone.after is not None:
-            state[undone.item] = undone.after
-    assert state == actual
-
-
-def test_our_hook_from_another_place_is_ours_still() -> None:
-    moved = DESIRED | {PROLOG: "root@/old/bin/qpu-prolog $job_id"}
-    assert plan(DESIRED, moved) == [Change(PROLOG, moved[PROLOG], DESIRED[PROLOG])]
-    assert PROLOG in {change.item for change in plan({}, moved)}
-
-
-@pytest.mark.parametrize("text", ["/bin/true", "root@/x/qpu-prolog,[node1=/bin/true]", "/opt/w/bin/qpu-prolog; true"])
-def test_another_hook_is_a_conflict_and_is_never_removed(text: str) -> None:
-    foreign = DESIRED | {PROLOG: text}
-    with pytest.raises(ConflictError, match=r"queue all\.q has another prolog already"):
-        plan(DESIRED, foreign)
-    assert PROLOG not in {change.item for change in plan({}, foreign)}
-
-
-def test_a_complex_of_somebody_else_stays_with_its_values() -> None:
-    foreign = {QPU: "qpu qpu INT <= YES YES 0 100", Item(Kind.VALUE, "global", "qpu"): "7"}
-    with pytest.raises(ConflictError, match="another complex qpu"):
-        plan(DESIRED, foreign)
-    assert plan({}, foreign) == []
-
-
-def test_changes_read_like_a_diff() -> None:
-    lines = [str(change) for change in plan(DESIRED, {})]
-    assert lines[0] == "+ complex qpu: qpu qpu INT <= YES JOB 0 0"
-    assert lines[5] == "+ value qpu of host global: 1"
-    assert lines[-3:] == [
-        "+ load_sensor of configuration node1: /opt/w/bin/qpu-load-sensor",
-        "+ prolog of queue all.q: root@/opt/w/bin/qpu-prolog $job_id $ja_task_id $job_owner $host",
-        "+ epilog of queue all.q: root@/opt/w/bin/qpu-epilog $job_id $ja_task_id $job_owner $host",
-    ]
-    assert str(Change(QPU, "a", "b")) == "~ complex qpu: a -> b"
-    assert str(Change(QPU, "a", None)) == "- complex qpu: a"
-
-
-def test_only_execds_of_hosts_have_to_be_restarted() -> None:
-    assert deployment.hosts_to_restart(plan(DESIRED, {})) == ["node1"]
-    assert deployment.hosts_to_restart(plan({}, DESIRED)) == []
-
-
-def test_settings_are_read_whole() -> None:
-    sge, ocs = (qconf_text.settings(stdout(f"{flavour}/qconf_sconf.txt")) for flavour in ("sge", "ocs"))
-    assert sge["load_sensor"] == "none"
-    assert ocs["load_sensor"] == "NONE"
-    for shown in (sge, ocs):
-        assert shown["reporting_params"].split()[0] == "accounting=true"
-        assert shown["reporting_params"].split()[-1] == "sharelog=00:00:00"
-    hooks = qconf_text.settings(stdout("sge/qconf_sq_hooks.txt"))
-    assert hooks["prolog"] == "root@/opt/warden/bin/qpu-prolog $job_id $ja_task_id $job_owner $host"
-
-
-def test_values_are_read_over_line_ends() -> None:
-    shown = next(call for call in calls("ocs/qconf_complex_values_session.txt") if "qpu_mon=1.5, \\" in call.stdout)
-    assert qconf_text.pairs(qconf_text.settings(shown.stdout)["complex_values"]) == {
+def test_one_qpu_on_all_hosts(cell: FakeCell, load_site: LoadSite) -> None:
+    apply(load_site(ONE))
+    assert cell.values == {
+        "licence": "3",
         "qpu": "1",
-        "qpu_q": "0.5",
-        "qpu_type": "fresnel",
-        "qpu_mon": "1.5",
-        "qpu_id": "2(fresnel_a fresnel_b)",
+        "qpu_name": "fresnel",
+        "qpu_window": "604800",
+        "qpu_qubits": "14",
     }
-    assert qconf_text.pairs("NONE") == {}
+    assert (cell.queues["all.q"]["prolog"], cell.queues["all.q"]["epilog"]) == (PROLOG, EPILOG)
+    assert cell.queues["all.q"]["complex_values"] == "NONE"
+    assert setting(cell.configurations["global"], "load_sensor") == f"/site,{SENSOR}"
+    assert cell.queues["a.q"]["prolog"] == "NONE"
 
 
-WRAPPED = "#global:\nmailer  /bin/mail\nload_sensor                  /a/b,/c/d, \\\n                             /e/f\nxterm x\n"
+def test_hosts_without_the_qpu_offer_none_and_have_no_hook(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.queues["all.q"]["complex_values"] = "slots=4,[node1=slots=8]"
+    apply(load_site(HOSTS))
+    queue = cell.queues["all.q"]
+    assert queue["prolog"] == f"NONE,[@quantum={PROLOG}],[node3={PROLOG}]"
+    assert queue["complex_values"] == "slots=4,qpu=0,[@quantum=slots=4],[node1=slots=8],[node3=slots=4]"
 
 
-def test_one_line_is_changed_and_no_other() -> None:
-    changed = qconf_text.with_setting(WRAPPED, "load_sensor", "/a\\1")
-    assert changed == "#global:\nmailer  /bin/mail\nload_sensor                  /a\\1\nxterm x\n"
-    assert qconf_text.names(qconf_text.settings(WRAPPED)["load_sensor"]) == ["/a/b", "/c/d", "/e/f"]
-    assert qconf_text.without(WRAPPED, "load_sensor") == "#global:\nmailer  /bin/mail\nxterm x\n"
-    assert qconf_text.with_setting("", "load_sensor", "/a") == "load_sensor                  /a\n"
-    assert qconf_text.none_as_in(stdout("sge/qconf_sconf.txt")) == "none"
-    assert qconf_text.none_as_in(stdout("ocs/qconf_sconf.txt")) == "NONE"
+def test_two_qpus_have_queues_of_their_own(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.queues["b.q"] |= {"load_thresholds": "np_load_avg=1.75", "pe_list": "make"}
+    apply(load_site(TWO))
+    assert cell.values == {"licence": "3", "qpu_window": "604800", "qpu_qubits": "14"}
+    a, b = cell.queues["a.q"], cell.queues["b.q"]
+    assert a["complex_values"] == "qpu=1,qpu_name=fresnel,qpu_qubits=14"
+    assert b["complex_values"] == "qpu=0,[node2=qpu=2,qpu_name=emu,qpu_qubits=8]"
+    assert (a["load_thresholds"], a["pe_list"]) == ("qpu_fresnel=0", "qpu_window")
+    assert b["load_thresholds"] == "np_load_avg=1.75,[node2=np_load_avg=1.75,qpu_emu=0]"
+    assert b["pe_list"] == "make,[node2=make qpu_window]"
+    assert "queues a.q to qpu=1" in cell.sets["qpu"]
+    assert "queues b.q to qpu=2" in cell.sets["qpu"]
+    assert "qsort_args          NONE" in cell.environments["qpu_window"]
 
 
-class FakeCell:
-    """As much of qconf and qstat as apply needs to be interrupted at every step."""
-
-    def __init__(self) -> None:
-        self.table = stdout("sge/qconf_sc.txt")
-        self.values: dict[str, str] = {}
-        self.queue = {"prolog": "NONE", "epilog": "NONE"}
-        self.configurations = {"global": "#global:\nmailer m\nload_sensor                  /site\n"}
-        self.calls_left = 10**6
-        self.writes = 0
-
-    def snapshot(self) -> object:
-        table = {entry.line() for entry in parse_table(self.table)}
-        return table, dict(self.values), dict(self.queue), dict(self.configurations)
-
-    def run(self, command: str, *arguments: str, **_: object) -> Output:
-        out = ""
-        match (command, *arguments):
-            case ("qconf", "-sc"):
-                out = self.table
-            case ("qconf", "-sconf", name):
-                if name not in self.configurations:
-                    raise deployment.commands.UnknownObjectError(f"configuration {name} not defined")
-                out = self.configurations[name]
-            case ("qconf", "-sq", _name):
-                out = "".join(f"{hook}  {text}\n" for hook, text in self.queue.items())
-            case ("qconf", "-se", _name):
-                out = "complex_values " + (",".join(f"{k}={v}" for k, v in self.values.items()) or "NONE")
-            case ("qstat", *_rest):
-                out = "<job_info/>"
-            case _:
-                self.writes += 1
-                if self.calls_left <= 0:
-                    self.calls_left = 10**6
-                    raise GridEngineError("qconf: no")
-                self.calls_left -= 1
-                self.write(*arguments)
-        return Output(out, "")
-
-    def write(self, option: str, *arguments: str) -> None:
-        match (option, *arguments):
-            case ("-Mc", path):
-                self.table = Path(path).read_text()
-            case ("-Mconf" | "-Aconf", path):
-                self.configurations[Path(path).name] = Path(path).read_text()
-            case ("-dconf", name):
-                del self.configurations[name]
-            case ("-mattr", _object, _attribute, value, _host):
-                self.values.update([value.split("=")])
-            case ("-dattr", _object, _attribute, name, _host):
-                del self.values[name]
-            case ("-rattr", _object, hook, value, _queue):
-                self.queue[hook] = value
-            case _:
-                raise AssertionError(option)
-
-
-@pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch) -> FakeCell:
-    fake = FakeCell()
-    monkeypatch.setattr(deployment.commands, "run", fake.run)
-    return fake
-
-
-def test_apply_and_remove(cell: FakeCell) -> None:
+@pytest.mark.parametrize("section", SITES.values(), ids=SITES)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_remove_leaves_no_trace(cell: FakeCell, load_site: LoadSite, section: str, recorded: bool) -> None:
+    cell.queues["a.q"] |= {
+        "prolog": "/site/prolog $host",
+        "epilog": "NONE,[node2=sge@/x]",
+        "complex_values": "licence=1",
+    }
+    cell.queues["b.q"] |= {"load_thresholds": "np_load_avg=1.75,[@quantum=NONE]", "pe_list": "make mpi,[node2=make]"}
+    cell.groups["@quantum"] = "node1"
     before = cell.snapshot()
-    deployment.apply(plan(DESIRED, deployment.read_actual(SETTINGS)))
-    assert plan(DESIRED, deployment.read_actual(SETTINGS)) == []
-    # What a host does not say itself it has from `global`; a line of its own must not hide the site's sensor.
-    assert "/site,/opt/w/bin/qpu-load-sensor" in cell.configurations["node1"]
-    deployment.apply(plan({}, deployment.read_actual(SETTINGS)))
+    apply(load_site(section))
+    assert cell.snapshot() != before
+    if not recorded:
+        lose_the_record(load_site(section))
+    remove(load_site(section))
+    assert cell.snapshot() == before
+    assert remove(load_site(section)) == ()
+
+
+@pytest.mark.parametrize("first", SITES)
+@pytest.mark.parametrize("second", SITES)
+def test_what_is_taken_out_of_the_configuration_goes(
+    cell: FakeCell, load_site: LoadSite, first: str, second: str
+) -> None:
+    before = cell.snapshot()
+    apply(load_site(SITES[second]))
+    wanted = cell.snapshot()
+    remove(load_site(SITES[second]))
+    apply(load_site(SITES[first]))
+    apply(load_site(SITES[second]))
+    assert cell.snapshot() == wanted
+    remove(load_site(ONE))
     assert cell.snapshot() == before
 
 
-@pytest.mark.parametrize("direction", ["apply", "remove"])
-def test_a_failure_at_any_step_is_undone(cell: FakeCell, direction: str) -> None:
-    if direction == "remove":
-        deployment.apply(plan(DESIRED, {}))
-    before = cell.snapshot()
-    changes = plan(DESIRED if direction == "apply" else {}, deployment.read_actual(SETTINGS))
-    for step in range(9):
-        cell.calls_left = step
-        with pytest.raises(GridEngineError, match="qconf: no; nothing was changed"):
-            deployment.apply(changes)
-        assert cell.snapshot() == before, f"after failing at step {step}"
-    cell.calls_left = 9
-    deployment.apply(changes)
+# --- hooks of the site ---
 
 
-def test_a_hook_that_somebody_sets_meanwhile_stays(cell: FakeCell) -> None:
-    changes = plan(DESIRED, deployment.read_actual(SETTINGS))
-    cell.queue["epilog"] = "/bin/true"
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("/site/p $host", chained("prolog", "/site/p $host")),
+        (
+            "sge@/p,[@quantum=NONE],[node3=/q]",
+            f"{chained('prolog', 'sge@/p')},[@quantum={PROLOG}],[node3={chained('prolog', '/q')}]",
+        ),
+        # One that only looks like ours.
+        ("root@/x/qpu-prolog; true", chained("prolog", "root@/x/qpu-prolog; true")),
+    ],
+)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_another_prolog_is_chained_and_given_back(
+    cell: FakeCell, load_site: LoadSite, before: str, after: str, recorded: bool
+) -> None:
+    cell.queues["all.q"]["prolog"] = before
+    apply(load_site(ONE))
+    assert cell.queues["all.q"]["prolog"] == after
+    if not recorded:
+        lose_the_record(load_site(ONE))
+    remove(load_site(ONE))
+    assert cell.queues["all.q"]["prolog"] == before
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_inherited_prolog_runs_on_and_is_inherited_again(
+    cell: FakeCell, load_site: LoadSite, recorded: bool
+) -> None:
+    cell.configurations["global"] = cell.configurations["global"].replace("prolog none", "prolog /for/all $host")
+    cell.configurations["node3"] = "#node3:\nprolog user@/for/node3\n"
     before = cell.snapshot()
-    with pytest.raises(ConflictError, match=r"epilog of queue all\.q is /bin/true where NONE was expected"):
-        deployment.apply(changes)
+    apply(load_site(ONE))
+    assert (
+        cell.queues["all.q"]["prolog"]
+        == f"{chained('prolog', '/for/all $host')},[node3={chained('prolog', 'user@/for/node3')}]"
+    )
+    assert cell.queues["all.q"]["epilog"] == EPILOG
+    if not recorded:
+        lose_the_record(load_site(ONE))
+    remove(load_site(ONE))
     assert cell.snapshot() == before
 
 
-def test_complexes_that_jobs_ask_for_stay(cell: FakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
-    deployment.apply(plan(DESIRED, {}))
+def test_a_changed_inherited_prolog_is_followed(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.configurations["global"] = cell.configurations["global"].replace("prolog none", "prolog /old")
+    apply(load_site(ONE))
+    cell.configurations["global"] = cell.configurations["global"].replace("prolog /old", "prolog /new")
+    assert [str(each) for each in apply(load_site(ONE))] == [
+        f"~ prolog of queue all.q: {chained('prolog', '/old')} -> {chained('prolog', '/new')}"
+    ]
+    remove(load_site(ONE))
+    assert cell.queues["all.q"]["prolog"] == "NONE"
+
+
+def test_an_inherited_prolog_of_hosts_without_the_qpu_stays_theirs(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.configurations["node1"] = "#node1:\nprolog /for/node1\n"
+    apply(load_site('hosts = ["node3"]\n'))
+    assert cell.queues["all.q"]["prolog"] == f"NONE,[node3={PROLOG}]"
+
+
+@pytest.mark.parametrize("awkward", ["/site/p [x]", "/site/p" + 99 * " x"])
+def test_a_prolog_that_cannot_be_chained_is_said(cell: FakeCell, load_site: LoadSite, awkward: str) -> None:
+    cell.configurations["global"] = cell.configurations["global"].replace("prolog none", f"prolog {awkward}")
+    with pytest.raises(
+        ConflictError, match=r"the prolog /site/p .* cannot stand in a queue beside ours: put it into a script"
+    ):
+        apply(load_site(ONE))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "root@/x/qpu-chain prolog 2 /p $job_id",  # a word is missing
+        "root@/x/qpu-chain epilog 1 /p $job_id",
+        "root@/x/qpu-chain prolog 1 /p $job_id x",
+        "alice@/x/qpu-chain prolog 1 /p $job_id",
+        "root@/x/qpu-epilog $job_id",
+        "/opt/w/bin/qpu-prolog",
+    ],
+)
+def test_what_only_looks_like_our_prolog_is_theirs(text: str) -> None:
+    assert hooks.original("prolog", text) == text
+    assert not hooks.any_ours("prolog", f"NONE,[node1={text}]")
+
+
+def test_our_hook_from_another_place_is_ours_still(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.queues["all.q"]["prolog"] = "root@/old/bin/qpu-chain prolog 1 /site/p $job_id"
+    apply(load_site(ONE))
+    assert cell.queues["all.q"]["prolog"] == chained("prolog", "/site/p")
+
+
+# --- what admins do meanwhile, and what was there before ---
+
+
+def test_what_an_admin_changes_meanwhile_stays(cell: FakeCell, load_site: LoadSite) -> None:
+    apply(load_site(TWO + ""))
+    cell.values["licence"] = "5"
+    cell.queues["a.q"]["complex_values"] += ",slots=7"
+    cell.queues["a.q"]["load_thresholds"] = "np_load_avg=2," + cell.queues["a.q"]["load_thresholds"]
+    cell.queues["b.q"]["prolog"] = cell.queues["b.q"]["prolog"].replace("NONE", "/new")
+    cell.configurations["global"] = cell.configurations["global"].replace(SENSOR, f"{SENSOR},/late")
+    remove(load_site(TWO))
+    assert cell.values == {"licence": "5"}
+    assert cell.queues["a.q"]["complex_values"] == "slots=7"
+    assert cell.queues["a.q"]["load_thresholds"] == "np_load_avg=2"
+    assert cell.queues["b.q"]["prolog"] == "/new,[node2=NONE]"
+    assert setting(cell.configurations["global"], "load_sensor") == "/site,/late"
+
+
+def test_complexes_and_values_that_were_there_before_us_are_there_after_us(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.table += "\nqpu qpu INT <= YES JOB 0 0\n"
+    cell.values["qpu"] = "7"
     before = cell.snapshot()
-    monkeypatch.setattr(deployment.jobs, "live_requests", lambda names: [7, 8] if "qpu" in names else [])
-    with pytest.raises(ConflictError, match=r"2 job\(s\) still ask for the QPU \(7, 8\)"):
-        deployment.apply(plan({}, deployment.read_actual(SETTINGS)))
+    assert "~ value qpu of host global: 7 -> 1" in map(str, apply(load_site(ONE)))
+    remove(load_site(ONE))
     assert cell.snapshot() == before
 
 
-def test_the_section_has_defaults_and_limits(tmp_path: Path) -> None:
-    path = tmp_path / "warden.toml"
-    path.write_text("")
-    assert configuration.load(path).bin == Path(sys.executable).parent
-    path.write_text('[gridengine]\nqueues = ["a.q", "b.q"]\nprolog_wait = "5s"\nbin = "/opt/x"\n')
-    assert configuration.load(path).queues == ("a.q", "b.q")
-    for line, said in {
-        'quues = ["a"]': "unknown key 'gridengine.quues'",
-        'bin = "/a b"': "without blanks",
-        'bin = "a"': "absolute path",
-        'queues = ["-dq"]': "gridengine.queues",
-        'queues = ["all.q\\n"]': "gridengine.queues",
-        'sensor_hosts = ["../x"]': "gridengine.sensor_hosts",
-        "hook_limit = 0": "hook_limit",
-        "prolog_wait = 60": "shorter than hook_limit",
+def test_what_is_not_ours_stands_in_our_way(cell: FakeCell, load_site: LoadSite) -> None:
+    bad = {
+        "another complex qpu": lambda: setattr(cell, "table", cell.table + "\nqpu qpu INT <= YES YES 0 100\n"),
+        "another resource quota set qpu": lambda: cell.sets.update(
+            qpu='description "mine"\nlimit users * to slots=1\n'
+        ),
+        "another parallel environment": lambda: cell.environments.update(qpu_window="pe_name qpu_window\nslots 3\n"),
+        "another jsv_url already": lambda: cell.configurations.update(
+            {"global": cell.configurations["global"].replace("jsv_url                      none", "jsv_url  script:/x")}
+        ),
+    }
+    fresh = cell.snapshot()
+    for said, spoil in bad.items():
+        cell.__init__()  # type: ignore[misc]
+        spoil()
+        before = cell.snapshot()
+        with pytest.raises(ConflictError, match=said):
+            apply(load_site(JSV + TWO))
+        assert remove(load_site(JSV + TWO)) == ()
+        assert cell.snapshot() == before != fresh
+
+
+def test_a_site_that_the_cluster_does_not_have_is_refused(cell: FakeCell, load_site: LoadSite) -> None:
+    for section, said in {
+        'queues = ["no.q"]\n': r"Grid Engine has no queue no\.q: correct gridengine.queues",
+        'hosts = ["node9"]\n': r"queue all\.q has no host of node9: correct gridengine.hosts \(it has node1, node2, node3\)",
+        'hosts = ["@nobody"]\n': "no host group @nobody",
+        'rsmap = "qpu_id"\n': "has no RSMAP",
+        TWO.replace("emu.toml", "state.toml"): "qpu_state is a complex with another meaning",
     }.items():
-        path.write_text(f"[gridengine]\n{line}\n")
+        load_site(ONE).settings.record.parent.joinpath("state.toml").write_text('[qpu]\nname = "state"\n')
         with pytest.raises(ConfigurationError, match=said):
-            configuration.load(path)
+            apply(load_site(section))
+    cell.queues["all.q"]["prolog"] = "NONE,[@fast=/x]"
+    cell.groups["@fast"] = "node2 node3"
+    with pytest.raises(ConflictError, match=r"entry for @fast, and gridengine\.hosts names @quantum"):
+        apply(load_site(HOSTS))
+
+
+# --- jobs ---
+
+
+def test_remove_refuses_while_jobs_ask_for_the_qpu(
+    cell: FakeCell, load_site: LoadSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cell.snapshot()
+    apply(load_site(TWO))
+    during = cell.snapshot()
+    monkeypatch.setattr(change.jobs, "live_requests", lambda names: [7, 8] if "qpu" in names else [])
+    with pytest.raises(ConflictError, match=r"2 job\(s\) still ask for the QPU \(7, 8\)"):
+        remove(load_site(TWO))
+    assert cell.snapshot() == during
+    remove(load_site(TWO), force=True)
+    assert cell.table != stdout("sge/qconf_sc.txt"), "SGE would forget what the jobs asked for"
+    assert cell.values == {"licence": "3"}
+    assert cell.queues["a.q"]["prolog"] == "NONE"
+    assert remove(load_site(TWO), force=True) == ()
+    monkeypatch.setattr(change.jobs, "live_requests", lambda _: [])
+    remove(load_site(TWO))
+    assert cell.snapshot() == before
+
+
+# --- order and looks ---
+
+
+@pytest.mark.usefixtures("cell")
+@pytest.mark.parametrize("section", SITES.values(), ids=SITES)
+def test_everything_comes_and_goes_in_an_order_that_is_safe(load_site: LoadSite, section: str) -> None:
+    come = [each.item.kind for each in apply(load_site(section))]
+    assert come == sorted(come, key=list(Kind).index)
+    assert come[-1] is Kind.HOOK
+    gone = [each.item.kind for each in remove(load_site(section))]
+    # No job may start without a hook, so what lets it start goes first, and what stands in its way stays till then.
+    assert gone[0] is Kind.VALUE
+    assert gone.index(Kind.SENSOR) < gone.index(Kind.HOOK)
+    assert gone[-1] is Kind.COMPLEX
+
+
+def test_hooks_stay_until_nothing_is_reported_any_more(
+    cell: FakeCell, load_site: LoadSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(load_site(ONE))
+    seen, said = [], []
+
+    def pause(_: float) -> None:
+        seen.append(cell.queues["all.q"]["prolog"])
+        cell.reported.clear()
+
+    monkeypatch.setattr(change.time, "sleep", pause)
+    cell.reported = {"qpu": "1", "qpu_state": "ready"}
+    deployment.removal(load_site(ONE).settings)[0].carry_out("remove", said.append)
+    assert seen == [PROLOG]
+    assert cell.queues["all.q"]["prolog"] == "NONE"
+    assert said == ["waiting for the hosts' next load reports, which leave the QPU out (by default 40 s)"]
+
+
+@pytest.mark.usefixtures("cell")
+def test_definitions_go_when_nothing_refers_to_them_any_more(load_site: LoadSite) -> None:
+    apply(load_site(TWO))
+    changes = [each for each in apply(load_site(ONE)) if each.after is None or each.item.kind is Kind.HOOK]
+    assert [each.item.name for each in changes][-3:] == ["qpu_window", "qpu_emu", "qpu_fresnel"]
+
+
+def test_changes_read_like_a_diff(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.queues["all.q"] |= {"epilog": "/site/e"}
+    changes = deployment.difference(load_site(HOSTS)).changes
+    assert report.diff(changes).splitlines()[5:] == [
+        "  + qpu_qubits  INT <= YES NO 0 0",
+        "host global, complex_values",
+        "  + qpu         1",
+        "  + qpu_name    fresnel",
+        "  + qpu_window  604800",
+        "  + qpu_qubits  14",
+        "queue all.q",
+        "  + complex_values  qpu=0,[@quantum=NONE],[node3=NONE]",
+        f"  + prolog          NONE,[@quantum={PROLOG}],[node3={PROLOG}]",
+        "  ~ epilog          /site/e",
+        f"                 -> /site/e,[@quantum={chained('epilog', '/site/e')}],[node3={chained('epilog', '/site/e')}]",
+        "configuration global",
+        f"  + load_sensor  {SENSOR}",
+    ]
+    assert report.summary(changes, done=False) == "12 to add, 1 to change, 0 to remove"
+    assert report.summary(changes, done=True) == "12 added, 1 changed, 0 removed"
+    qpu = Item(Kind.COMPLEX, "", "qpu")
+    assert str(Change(qpu, "a", "b")) == "~ complex qpu: a -> b"
+    assert str(Change(qpu, "a", None)) == "- complex qpu: a"
+    assert str(Change(qpu, None, "a")) == "+ complex qpu: a"
+
+
+@pytest.mark.usefixtures("cell")
+def test_programs_get_the_same(load_site: LoadSite) -> None:
+    found = msgspec.to_builtins(report.report(deployment.difference(load_site(SENSORS)).changes, ["w"], restart=True))
+    assert (found["changed"], found["warnings"], found["restart"]) == (True, ("w",), ("node1",))
+    assert found["changes"][0] == {
+        "object": "complex",
+        "attribute": "qpu",
+        "action": "add",
+        "before": None,
+        "after": "qpu qpu INT <= YES JOB 0 0",
+    }
+    assert found["changes"][-1]["object"] == "queue all.q"
+    assert msgspec.to_builtins(report.report([])) == {"changed": False, "changes": (), "restart": (), "warnings": ()}
+
+
+def test_only_execds_of_hosts_have_to_be_restarted(cell: FakeCell, load_site: LoadSite) -> None:
+    assert order.hosts_to_restart(apply(load_site(SENSORS))) == ["node1"]
+    # What a host does not say itself it has from `global`; a line of its own must not hide the site's sensor.
+    assert setting(cell.configurations["node1"], "load_sensor") == f"/site,{SENSOR}"
+    assert order.hosts_to_restart(remove(load_site(SENSORS))) == []
+
+
+def test_queues_that_would_hurt_are_warned_of(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.queues["b.q"]["complex_values"] = "qpu=0"
+    cell.queues["all.q"]["qtype"] = "BATCH INTERACTIVE"
+    warnings = deployment.difference(load_site(ONE)).warnings(on_sge=True)
+    assert [text.partition(",")[0] for text in warnings] == [
+        "all.q also takes interactive jobs; SGE kills the hooks of qrsh",
+        "jobs with a QPU may also land in a.q",
+    ]
+    assert deployment.difference(load_site(TWO)).warnings(on_sge=True) == []
+
+
+# --- OCS ---
+
+
+def test_usage_patterns_are_merged_and_taken_out_again(cell: FakeCell, load_site: LoadSite) -> None:
+    for before, after in {
+        "accounting=true joblog=false": "accounting=true joblog=false usage_patterns=qrmi:qrmi_*",
+        "usage_patterns=gpu:nvidia.*;power:power-* joblog=true": (
+            "usage_patterns=gpu:nvidia.*;power:power-*;qrmi:qrmi_* joblog=true"
+        ),
+    }.items():
+        assert with_pattern(before) == with_pattern(after) == after
+        assert without_pattern(after) == before
+    untouched = cell.snapshot()
+    apply(load_site(ONE), Flavour.OCS)
+    assert setting(cell.configurations["global"], "reporting_params").endswith(
+        "joblog=false usage_patterns=qrmi:qrmi_*"
+    )
+    remove(load_site(ONE))
+    assert cell.snapshot() == untouched
+    apply(load_site("usage = false\n"), Flavour.OCS)
+    assert "usage_patterns" not in cell.configurations["global"]
+
+
+def test_a_usage_pattern_that_was_there_stays(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.configurations["global"] = cell.configurations["global"].replace("joblog=false", "usage_patterns=qrmi:qrmi_*")
+    before = cell.snapshot()
+    apply(load_site(ONE), Flavour.OCS)
+    remove(load_site(ONE))
+    assert cell.snapshot() == before
+
+
+def test_ocs_can_name_the_qpu_that_a_job_was_granted(cell: FakeCell, load_site: LoadSite) -> None:
+    before = cell.snapshot()
+    section = 'rsmap = "qpu_id"\n' + TWO
+    apply(load_site(section), Flavour.OCS)
+    assert cell.values["qpu_id"] == "3(fresnel emu emu)"
+    assert "qpu_id qpu_id RSMAP <= YES JOB NONE 0" in cell.table
+    remove(load_site(section))
+    assert cell.snapshot() == before
+    with pytest.raises(ConfigurationError, match="is a complex of ours"):
+        apply(load_site('rsmap = "qpu_state"\n'), Flavour.OCS)
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "after"),
+    [("ac,h,i,e", "a,ac,h", "ac,h"), ("none", "a,ac", "none"), ("none", "a,ac,h", "h"), ("a,ac", "a,ac,h", "a,ac,h")],
+)
+def test_the_prolog_may_put_off_jobs_beside_a_jsv(
+    cell: FakeCell, load_site: LoadSite, before: str, meanwhile: str, after: str
+) -> None:
+    def change_to(value: str) -> None:
+        cell.configurations["global"] = qconf_text.with_setting(cell.configurations["global"], "jsv_allowed_mod", value)
+
+    change_to(before)
+    apply(load_site(JSV))
+    assert setting(cell.configurations["global"], "jsv_allowed_mod").startswith("a,ac")
+    change_to(meanwhile)
+    assert deployment.difference(load_site(JSV)).changes == ()
+    remove(load_site(JSV))
+    assert setting(cell.configurations["global"], "jsv_allowed_mod") == after
+
+
+def test_the_jsv_is_set_where_there_is_none(cell: FakeCell, load_site: LoadSite) -> None:
+    apply(load_site(JSV))
+    assert setting(cell.configurations["global"], "jsv_url") == "script:/opt/w/bin/qpu-jsv"
+    lose_the_record(load_site(JSV))
+    apply(load_site(ONE))
+    assert setting(cell.configurations["global"], "jsv_url") == "none"
