@@ -1,0 +1,80 @@
+"""Stands in for the commands of Open Cluster Scheduler 9.2, which cannot be had where these tests run.
+
+Run under a command's name by the programs that ocs_cell.py makes. It keeps in a file what qconf sets, and says what real
+commands said in tests/samples/ocs: test_ocs_cell.py replays those sessions against it. What no sample shows it refuses with
+a status of its own, so that no test rests on what nobody has seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ocs_qconf
+from ocs_state import Refusal, State, say, tell, unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def qstat(state: State, arguments: list[str]) -> None:
+    """Jobs are captured ones, word for word; which of them are there is the test's."""
+    jobs: dict[str, dict[str, str]] = state.all["jobs"]
+    match arguments:
+        case ["-j", number, "-xml"]:
+            if number not in jobs or not jobs[number]["detail"]:
+                raise Refusal(f"error: Following jobs do not exist: {number}")
+            sys.stdout.write(jobs[number]["detail"])
+        case ["-u", user, *details, "-xml"] if details in ([], ["-r"]):
+            listed = [job for job in jobs.values() if user in {"*", job["owner"]}]
+            running, pending = (
+                "".join(job["requests" if details else "listed"] for job in listed if (job["state"] == "r") is runs)
+                for runs in (True, False)
+            )
+            sys.stdout.write(state.all["job_list"].replace("RUNNING", running).replace("PENDING", pending))
+        case ["-f", *_]:
+            say("queuename                      qtype resv/used/tot. np_load_ arch          states ")
+            for instance, letters in state.all["instances"].items():
+                say("-" * 81)
+                say(f"{instance:<30} BIP   0/0/2          0.65     lx-amd64      {letters} ")
+        case _:
+            unseen("qstat", arguments)
+
+
+def qrsub(state: State, arguments: list[str]) -> None:
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    if state.user not in {*state.all["managers"], *state.all["arusers"]}:
+        raise Refusal(f'denied: "{state.user}" must be manager or in userset "arusers"', plain=True)
+    number = len(state.all["reservations"]) + 1
+    state.all["reservations"][str(number)] = given
+    say(f"Your advance reservation {number} has been granted")
+
+
+COMMANDS: dict[str, Callable[[State, list[str]], None]] = {"qconf": ocs_qconf.run, "qstat": qstat, "qrsub": qrsub}
+
+
+def main() -> int:
+    command, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+    state = State()
+    state.all["log"].append([command, *arguments])
+    captured = state.all["captured"].get(" ".join([command, *arguments]))
+    status = 0
+    try:
+        if captured is not None:
+            sys.stdout.write(captured[0])
+            sys.stderr.write(captured[1])
+            status = captured[2]
+        elif command in COMMANDS:
+            COMMANDS[command](state, arguments)
+        else:
+            unseen(command, arguments)
+    except Refusal as refusal:
+        # Of what was refused nothing is kept but that it was asked.
+        before = State()
+        before.all["log"], before.all["changes"] = state.all["log"], state.all["changes"]
+        before.save()
+        (say if refusal.plain else tell)(refusal.text)
+        return refusal.status
+    state.save()
+    return int(status)
