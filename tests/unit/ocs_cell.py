@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import ocs_commands
 from gridengine_samples import SAMPLES, Call, calls, stdout
 
-from gridengine import qconf_text
-from gridengine.commands import _ARCHITECTURES
+from gridengine import commands, qconf_text
+
+if TYPE_CHECKING:
+    import pytest
 
 HERE = Path(__file__).parent
-NAMES = ("qconf", "qstat", "qhost", "qacct", "qrsub", "qrstat", "qrdel", "qdel", "qmod", "qalter", "qsub")
+NAMES = ("qconf", "qstat", "qselect", "qhost", "qacct", "qrsub", "qrstat", "qrdel", "qdel", "qmod", "qalter", "qsub")
 # -S and -I: no site, no user's environment, as quick as an interpreter starts.
 PROGRAM = """\
 #!{python} -ISB
 import sys
 sys.path.insert(0, {here!r})
 import ocs_commands
-raise SystemExit(ocs_commands.main())
+raise SystemExit(ocs_commands.main(sys.argv[0].rpartition("/")[2], sys.argv[1:]))
 """
 
 
@@ -102,7 +107,7 @@ class Cell:
         self.environment = {"SGE_ROOT": str(self.root), "SGE_CELL": "default"}
         self._state = self.root / "default" / "state.json"
         self._state.parent.mkdir(parents=True)
-        self.programs = self.root / "bin" / _ARCHITECTURES[os.uname().machine]
+        self.programs = self.root / "bin" / commands._ARCHITECTURES[os.uname().machine]
         self.programs.mkdir(parents=True)
         for name in NAMES:
             program = self.programs / name
@@ -127,9 +132,44 @@ class Cell:
         )
         return Call(" ".join(command), done.stdout, done.stderr, done.returncode)
 
+    def call(self, command: str, *arguments: str) -> Call:
+        """The same without a process, thirty times as fast."""
+        out, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            status = ocs_commands.main(command, list(arguments), self._state)
+        return Call(" ".join([command, *arguments]), out.getvalue(), errors.getvalue(), status)
+
+    def without_processes(self, patch: pytest.MonkeyPatch) -> None:
+        """Have gridengine.commands run none."""
+
+        def run(command: str, *arguments: str, **_: Any) -> commands.Output:
+            done = self.call(command, *arguments)
+            said = commands.Output(done.stdout, done.stderr)
+            if done.status:
+                raise commands.failure(command, done.status, said)
+            return said
+
+        patch.setattr(commands, "run", run)
+        for name, value in self.environment.items():
+            patch.setenv(name, value)
+
+    def widen(self) -> None:
+        """Three hosts, two of them in the group `@quantum`, and a second queue."""
+        one = self.state["exechost"]["ocsvm"]
+        queue = self.state["queue"]["all.q"]
+        self.change(
+            exechost={**self.state["exechost"], **{name: {**one, "hostname": name} for name in ("node2", "node3")}},
+            hostgroup={
+                "@allhosts": {"group_name": "@allhosts", "hostlist": "ocsvm node2 node3"},
+                "@quantum": {"group_name": "@quantum", "hostlist": "ocsvm node2"},
+            },
+            queue={"all.q": queue, "long.q": {**queue, "qname": "long.q", "pe_list": "NONE"}},
+            instances={f"{name}@{host}": "" for name in ("all.q", "long.q") for host in ("ocsvm", "node2", "node3")},
+        )
+
     def snapshot(self) -> dict[str, str]:
         """All that qconf shows, byte by byte."""
-        shown = {"-sc": self.run("qconf", "-sc").stdout, "-srqs": self.run("qconf", "-srqs").stdout}
+        shown = {option: self.call("qconf", option).stdout for option in ("-sc", "-srqs", "-spl", "-sconfl")}
         for kind, option in (
             ("configuration", "-sconf"),
             ("exechost", "-se"),
@@ -138,7 +178,7 @@ class Cell:
             ("hostgroup", "-shgrp"),
         ):
             for name in self.state[kind]:
-                shown[f"{option} {name}"] = self.run("qconf", option, name).stdout
+                shown[f"{option} {name}"] = self.call("qconf", option, name).stdout
         return shown
 
     def changes(self) -> int:

@@ -7,6 +7,7 @@ a status of its own, so that no test rests on what nobody has seen.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,16 @@ def qstat(state: State, arguments: list[str]) -> None:
             unseen("qstat", arguments)
 
 
+def qselect(state: State, arguments: list[str]) -> None:
+    option, queue = arguments
+    found = [instance for instance in state.all["instances"] if instance.partition("@")[0] == queue]
+    if option != "-q":
+        unseen("qselect", arguments)
+    if not found:
+        raise Refusal("no matching queues found")  # as SGE says it
+    say("\n".join(found))
+
+
 def qrsub(state: State, arguments: list[str]) -> None:
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     if state.user not in {*state.all["managers"], *state.all["arusers"]}:
@@ -51,30 +62,33 @@ def qrsub(state: State, arguments: list[str]) -> None:
     say(f"Your advance reservation {number} has been granted")
 
 
-COMMANDS: dict[str, Callable[[State, list[str]], None]] = {"qconf": ocs_qconf.run, "qstat": qstat, "qrsub": qrsub}
+COMMANDS: dict[str, Callable[[State, list[str]], None]] = {
+    "qconf": ocs_qconf.run,
+    "qstat": qstat,
+    "qselect": qselect,
+    "qrsub": qrsub,
+}
 
 
-def main() -> int:
-    command, arguments = Path(sys.argv[0]).name, sys.argv[1:]
-    state = State()
+def main(command: str, arguments: list[str], file: Path | None = None) -> int:
+    file = file or Path(os.environ["SGE_ROOT"], os.environ["SGE_CELL"], "state.json")
+    state = State(file)
     state.all["log"].append([command, *arguments])
     captured = state.all["captured"].get(" ".join([command, *arguments]))
-    status = 0
     try:
         if captured is not None:
             sys.stdout.write(captured[0])
             sys.stderr.write(captured[1])
-            status = captured[2]
         elif command in COMMANDS:
             COMMANDS[command](state, arguments)
         else:
             unseen(command, arguments)
     except Refusal as refusal:
         # Of what was refused nothing is kept but that it was asked.
-        before = State()
+        before = State(file)
         before.all["log"], before.all["changes"] = state.all["log"], state.all["changes"]
         before.save()
         (say if refusal.plain else tell)(refusal.text)
         return refusal.status
     state.save()
-    return int(status)
+    return int(captured[2]) if captured else 0

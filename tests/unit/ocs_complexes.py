@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ocs_state import Refusal, State, say, tell
-from ocs_text import items, read_settings, shown
+from ocs_text import items, layers, read_settings, shown
 
 COLUMNS = ("name", "shortcut", "type", "relop", "requestable", "consumable", "default", "urgency")
 WIDTHS = (19, 10, 11, 5, 11, 10, 8, 8)
@@ -47,7 +47,7 @@ def write_table(state: State, path: str) -> None:
     before: dict[str, list[str]] = {entry[0]: entry for entry in state.all["complex"]}
     table: dict[str, list[str]] = {}
     said: list[str] = []
-    status = 0
+    complained = False
     for line in Path(path).read_text().splitlines():
         if not line.strip() or line.startswith("#"):
             continue
@@ -57,7 +57,7 @@ def write_table(state: State, path: str) -> None:
         if wrong and not (entry[2] == "RSMAP" and entry[5] != "NO"):
             raise Refusal("\n".join(said))
         # An RSMAP with another relop is complained of, and added all the same.
-        status = status or bool(wrong)
+        complained = complained or bool(wrong)
         others = {text for other in (*before.values(), *table.values()) if other[0] != entry[0] for text in other[:2]}
         if others & set(entry[:2]):
             raise Refusal(f"complex with name {entry[0]} or shortcut {entry[1]} already exists")
@@ -75,9 +75,10 @@ def write_table(state: State, path: str) -> None:
     said += [state.done("complex", name, "modified") for name in changed]
     said += [state.done("complex", name, "added") for name in table if name not in before]
     state.all["complex"] = sorted({**{name: before[name] for name in kept}, **table}.values())
-    state.save()
     tell("\n".join(said or ["Complex attribute configuration has not been changed"]))
-    raise SystemExit(int(status))
+    if complained:
+        state.save()
+        raise Refusal("")
 
 
 def write_one(state: State, path: str) -> None:
@@ -150,10 +151,10 @@ def refuse_referenced(state: State, names: list[str]) -> None:
 def check_values(state: State, kind: str, attribute: str, value: str) -> None:
     """Check a list of values for a host or a queue, as -mattr and the like do."""
     known = {entry[0]: entry for entry in state.all["complex"]}
-    plain = re.sub(r"\[[^=\]]*=|\]", "", value) if kind == "queue" else value
+    plain, some = layers(value) if kind == "queue" else (value, {})
     reading = f'error reading file: "/tmp/pid-{os.getpid()}-XXXXXX"'
     invalid = f'The attribute name ("{attribute}") and/or value ("{value}") is invalid'
-    for part in items(plain):
+    for part in [part for text in (plain or "NONE", *some.values()) for part in items(text)]:
         name, _, given = part.partition("=")
         if name not in known:
             raise Refusal(f'denied: attribute "{name}" is no complex attribute')

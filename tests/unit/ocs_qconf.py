@@ -24,7 +24,13 @@ ABSENT = {
     "hostgroup": 'Host group "{name}" does not exist',
     "resource_quota": 'resource quota set "{name}" does not exist',
 }
-WIDTHS = {"configuration": 29, "exechost": 22, "queue": 22, "pe": 22, "hostgroup": 11}
+WIDTHS = {"configuration": 29, "exechost": 22, "queue": 22, "pe": 20, "hostgroup": 11}
+# All of them, and no others: sge_pe(5) of OCS.
+ENVIRONMENT = (
+    *("pe_name", "slots", "user_lists", "xuser_lists", "start_proc_args", "stop_proc_args", "allocation_rule"),
+    *("control_slaves", "job_is_first_task", "urgency_slots", "accounting_summary", "ign_sreq_on_mhost"),
+    *("master_forks_slaves", "daemon_forks_slaves"),
+)
 
 
 def run(state: State, arguments: list[str]) -> None:
@@ -50,13 +56,15 @@ def change_attribute(state: State, how: str, kind: str, attribute: str, value: s
             raise Refusal(
                 f'can\'t resolve hostname "{name}"' if hosts else f'denied: cluster queue "{name}" does not exist'
             )
+        before = settings[attribute]
         if attribute in {"complex_values", "load_thresholds"}:
             complexes.check_values(state, kind, attribute, value)
         if kind == "queue":
             settings[attribute] = in_queue(how, attribute, settings[attribute], value, domain)
         else:
             settings[attribute] = in_list(how, kind, attribute, settings[attribute], value)
-        say(state.done(kind, name, "modified"))
+        if settings[attribute] != before or how != "-aattr":
+            say(state.done(kind, name, "modified"))
 
 
 def in_queue(how: str, attribute: str, now: str, value: str, domain: str) -> str:
@@ -83,7 +91,7 @@ def in_list(how: str, kind: str, attribute: str, now: str, value: str) -> str:
         there = [entry for entry in old if entry.partition("=")[0] == key]
         if how == "-aattr" and there:
             say(f'No modification because "{key}" already exists in "{attribute}" of "{kind}"')
-            raise SystemExit(0)
+            continue
         if how == "-mattr" and not old:
             say(f'"{attribute}" of "{kind}" is empty - Adding new element(s).')
         elif how == "-mattr" and not there:
@@ -97,19 +105,23 @@ def in_list(how: str, kind: str, attribute: str, now: str, value: str) -> str:
 
 
 def show(kind: str) -> Callable[..., None]:
-    def shows(state: State, name: str = "global") -> None:
-        settings = state.objects(kind).get(name)
-        if settings is None:
-            raise Refusal(ABSENT[kind].format(name=name))
-        title = f"#{name}:\n" if kind == "configuration" else ""
-        say(title + shown(settings, WIDTHS[kind]) + ("\n" if kind == "configuration" else ""))
+    def shows(state: State, wanted: str = "global") -> None:
+        for name in wanted.split(","):
+            settings = state.objects(kind).get(name)
+            if settings is None:
+                raise Refusal(ABSENT[kind].format(name=name))
+            title, end = (f"#{name}:\n", "\n") if kind == "configuration" else ("", "")
+            say(title + shown(settings, WIDTHS[kind]) + end)
 
     return shows
 
 
 def names(kind: str) -> Callable[[State], None]:
     def lists(state: State) -> None:
-        say("\n".join(state.objects(kind)))
+        found = [name for name in state.objects(kind) if name != "global"]
+        if not found:
+            raise Refusal(f"no {KINDS[kind]} defined")
+        say("\n".join(found))
 
     return lists
 
@@ -121,6 +133,13 @@ def write(kind: str) -> Callable[[State, str], None]:
         state.changing()
         settings = read_settings(path)
         name = Path(path).name if kind == "configuration" else next(iter(settings.values()))
+        unknown = [attribute for attribute in settings if kind == "pe" and attribute not in ENVIRONMENT]
+        missing = [attribute for attribute in ENVIRONMENT if kind == "pe" and attribute not in settings]
+        if unknown or missing:
+            fault = (
+                f'unknown attribute name "{unknown[0]}"' if unknown else f'required attribute "{missing[0]}" is missing'
+            )
+            raise Refusal(f'error: {fault}\nerror: error reading file: "{path}"')
         binding = settings.get("binding_params", "")
         if len(binding.split()) > 1:
             # Complained of, with status 0 (usage_patterns.txt). That the rest is lost nobody has seen: it is the worst case.
@@ -136,6 +155,9 @@ def write(kind: str) -> Callable[[State, str], None]:
 def delete(kind: str) -> Callable[[State, str], None]:
     def deletes(state: State, name: str) -> None:
         state.changing()
+        for queue, settings in state.objects("queue").items() if kind == "pe" else ():
+            if name in re.split(r"[ ,=\]]", settings["pe_list"]):
+                raise Refusal(f'denied: PE "{name}" is still referenced in queue "{queue}".')
         if state.objects(kind).pop(name, None) is None:
             raise Refusal(ABSENT[kind].format(name=name))
         tell(f'{state.who} removed "{name}" from {KINDS[kind]}')
@@ -152,6 +174,27 @@ def show_quotas(state: State, wanted: str = "") -> None:
     if not found:
         raise Refusal("no resource quota set list defined")
     say("\n".join(found))
+
+
+def purge(state: State, kind: str, attribute: str, place: str) -> None:
+    """Take away what some hosts of a queue have of their own. As SGE does it."""
+    state.changing()
+    name, _, domain = place.partition("@")
+    settings = state.objects(kind).get(name)
+    if settings is None:
+        raise Refusal(f'denied: cluster queue "{name}" does not exist')
+    plain, some = layers(settings[attribute])
+    if some.pop(domain, None) is None:
+        raise Refusal(f'denied: "{domain}" has no {attribute} of its own in "{name}"')
+    settings[attribute] = merged(plain, some)
+    say(state.done(kind, name, "modified"))
+
+
+def resolve(state: State, group: str) -> None:
+    settings = state.objects("hostgroup").get(group)
+    if settings is None:
+        raise Refusal(ABSENT["hostgroup"].format(name=group))
+    say(settings["hostlist"])
 
 
 def write_quotas(state: State, path: str, _wanted: str = "") -> None:
@@ -189,6 +232,8 @@ OPTIONS: dict[str, Callable[..., None]] = {
     "-dp": delete("pe"),
     "-shgrp": show("hostgroup"),
     "-shgrpl": names("hostgroup"),
+    "-shgrp_resolved": resolve,
+    "-purge": purge,
     "-srqs": show_quotas,
     "-srqsl": names("resource_quota"),
     "-Arqs": write_quotas,

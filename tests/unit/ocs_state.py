@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KINDS = {
     "exechost": "exechost list",
@@ -31,8 +32,8 @@ class Refusal(Exception):  # noqa: N818 - it is what a command answers
 class State:
     """What the qmaster knows. A command reads it, and writes it back if it succeeds."""
 
-    def __init__(self) -> None:
-        self.file = Path(os.environ["SGE_ROOT"], os.environ["SGE_CELL"], "state.json")
+    def __init__(self, file: Path) -> None:
+        self.file = file
         self.all: dict[str, Any] = json.loads(self.file.read_text())
         self.user: str = self.all["user"]
         self.who = f"{self.user}@{self.all['host']}"
@@ -61,7 +62,7 @@ def say(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(text + "\n" if text else "")
 
 
 def unseen(command: str, arguments: list[str]) -> NoReturn:

@@ -51,4 +51,4 @@ def layers(value: str) -> tuple[str | None, dict[str, str]]:
 
 
 def merged(plain: str | None, some: dict[str, str]) -> str:
-    return ",".join([plain or "NONE", *(f"[{place}={text}]" for place, text in some.items())])
+    return ",".join([plain or "NONE", *(f"[{place}={text}]" for place, text in sorted(some.items()))])
