@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from gridengine.hooks import guard
+from gridengine.hooks import guard, shepherd
 from gridengine.hooks.job import HookJob
 from gridengine.hooks.prolog import CONFIG, MARK, on_ocs
 from warden.model import SECOND, UnavailableError, WardenError
@@ -32,7 +32,7 @@ def main() -> None:
     os.umask(0o077)
 
     def hook(running: guard.Guard) -> None:
-        job = HookJob.read(sys.argv[1:], os.environ)
+        job = HookJob.read(sys.argv[1:], shepherd.with_its_ports(os.environ))
         # A user may set the mark too, and gains a question to Warden by it.
         mark = job.exported(MARK)
         if mark is not None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridengine.hooks import guard
+from gridengine.hooks import guard, shepherd
 from gridengine.hooks.job import HookError, HookJob, amount, asks_for
 from warden.model import SECOND, BadRequestError, BusyError, ConfigurationError, UnavailableError, WardenError
 
@@ -48,7 +48,7 @@ def main() -> None:
     def hook(running: guard.Guard) -> None:
         nonlocal job
         try:
-            job = HookJob.read(sys.argv[1:], os.environ)
+            job = HookJob.read(sys.argv[1:], shepherd.with_its_ports(os.environ))
         except HookError:
             # Nothing can be said to Grid Engine about a job that nobody knows, and it shall not spin.
             time.sleep(_PAUSE_HERE)
@@ -130,6 +130,8 @@ def granted(cluster: Site, job: HookJob, found: Job) -> Offer:
     """
     named = cluster.settings.rsmap
     if named is not None and asks_for(named, found.requests):
+        if GRANTED + named in found.overrides:
+            raise BadRequestError(f"the job names its QPU itself ({GRANTED}{named}): submit it without that variable")
         ids = set((job.exported(GRANTED + named) or "").split())
         # It is Grid Engine's word where the job asked for it. The qmaster repeats it, though not in every version.
         if len(ids) != 1 or not ids <= set(found.granted.get(named, ids)):
