@@ -19,6 +19,7 @@ from gridengine.hooks.job import HookError, HookJob, amount, asks_for
 from warden.model import SECOND, BadRequestError, BusyError, ConfigurationError, UnavailableError, WardenError
 
 if TYPE_CHECKING:
+    from gridengine.commands import Version
     from gridengine.configuration import GridEngineSection
     from gridengine.jobs import Job
     from gridengine.site import Offer, Site
@@ -87,17 +88,18 @@ def may_ask(job: HookJob) -> bool:
     """Whether the qmaster has to be asked. OCS says itself what was granted, and overwrites what the user says of it."""
     if job.exported(GRANTED + RESOURCE) is not None:
         return True
-    return not on_ocs(job)
+    return on_ocs(job) is None
 
 
-def on_ocs(job: HookJob) -> bool:
-    """Whether this is OCS; where nobody can tell, it is treated as the older one."""
+def on_ocs(job: HookJob) -> Version | None:
+    """OCS's version, if this is OCS; where nobody can tell, it is treated as the older one."""
     from gridengine import commands  # noqa: PLC0415 - on OCS, jobs with the QPU never need it
     from gridengine.resources import Flavour  # noqa: PLC0415
 
     with contextlib.suppress(commands.GridEngineError):
-        return commands.version(job.cell).flavour is Flavour.OCS
-    return False
+        found = commands.version(job.cell)
+        return found if found.flavour is Flavour.OCS else None
+    return None
 
 
 def grant(job: HookJob, found: Job, running: guard.Guard) -> None:

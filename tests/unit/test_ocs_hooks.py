@@ -168,6 +168,16 @@ def test_no_line_breaks_the_record(used: dict[str, str]) -> None:
         assert value.lower() not in {"nan", "inf", "infinity", "true", "false"}
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [("9.2.0prealpha", True), ("9.2.1", True), ("10.0.0", True), ("9.1.2", False), ("9.0.8", False), ("", False)],
+)
+@pytest.mark.parametrize("used", USED)
+def test_before_9_2_the_account_takes_numbers_alone(used: dict[str, str], number: str, *, words: bool) -> None:
+    told = epilog.readable(used, commands.Version(Flavour.OCS, number))
+    assert told == (used if words else {name: value for name, value in used.items() if name != "qrmi_release_status"})
+
+
 @pytest.mark.parametrize("end", ["", "\n", "\nruined"])
 def test_the_account_gets_whole_lines_behind_those_of_ocs(tmp_path: Path, end: str) -> None:
     spool = spool_of(tmp_path, "1.1", "")
