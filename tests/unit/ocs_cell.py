@@ -63,6 +63,8 @@ def fresh() -> dict[str, Any]:
         "jobs": {},
         "job_list": job_list(),
         "reservations": {},
+        "granted": 0,
+        "zone": 0,
         "captured": {"qconf -help": ["OCS 9.2.0prealpha\nusage: qconf [options]\n", "", 0]},
         "changes": 0,
         "fails_at": None,

@@ -7,6 +7,8 @@ a status of its own, so that no test rests on what nobody has seen.
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
 import sys
 from pathlib import Path
@@ -54,12 +56,46 @@ def qselect(state: State, arguments: list[str]) -> None:
 
 
 def qrsub(state: State, arguments: list[str]) -> None:
+    """Grant whatever is asked for, with times in UTC."""
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     if state.user not in {*state.all["managers"], *state.all["arusers"]}:
         raise Refusal(f'denied: "{state.user}" must be manager or in userset "arusers"', plain=True)
-    number = len(state.all["reservations"]) + 1
-    state.all["reservations"][str(number)] = given
-    say(f"Your advance reservation {number} has been granted")
+    state.all["granted"] += 1
+    times = [dt.datetime.strptime(given[option] + "Z", "%Y%m%d%H%M.%S%z").timestamp() for option in ("-a", "-e")]
+    state.all["reservations"][str(state.all["granted"])] = [given["-N"], state.user, *times]
+    say(f"Your advance reservation {state.all['granted']} has been granted")
+
+
+def qrstat(state: State, arguments: list[str]) -> None:
+    """Since 9.2 the qmaster writes what is shown: in the zone of its own host, but for JSON."""
+    match arguments:
+        case ["-u", users, *form] if form in (["-xml"], ["-fmt", "json"]):
+            found = {number: one for number, one in state.all["reservations"].items() if one[1] in users.split(",")}
+        case _:
+            unseen("qrstat", arguments)
+    zone = dt.timezone(dt.timedelta(hours=state.all["zone"] if form == ["-xml"] else 0))
+    listed = []
+    for number, (name, owner, *times) in found.items():
+        start, end = (f"{dt.datetime.fromtimestamp(time, zone):%Y-%m-%dT%H:%M:%S}.000" for time in times)
+        listed.append((int(number), name, owner, start, end))
+    if form == ["-xml"]:
+        keys = ("id", "name", "owner", "state", "start_time", "end_time")
+        rows = [(number, name, owner, "w", f"{start}000", f"{end}000") for number, name, owner, start, end in listed]
+        elements = ["".join(f"      <{k}>{v}</{k}>\n" for k, v in zip(keys, row, strict=True)) for row in rows]
+        say("<?xml version='1.0'?>\n<qrstat>")
+        sys.stdout.write("".join(f"   <ar_summary>\n{element}   </ar_summary>\n" for element in elements))
+        say("</qrstat>")
+        return
+    names = ("id", "name", "owner", "start_time", "end_time")
+    ars = [dict(zip(names, (*row[:3], f"{row[3]}Z", f"{row[4]}Z"), strict=True)) for row in listed]
+    say(json.dumps({"ars": ars}, indent=3))
+
+
+def qrdel(state: State, arguments: list[str]) -> None:
+    [number] = arguments
+    if state.all["reservations"].pop(number, None) is None:
+        raise Refusal(f'denied: advance_reservation "{number}" does not exist')  # as SGE says it
+    say(f"{state.user} has deleted advance reservation {number}")
 
 
 COMMANDS: dict[str, Callable[[State, list[str]], None]] = {
@@ -67,6 +103,8 @@ COMMANDS: dict[str, Callable[[State, list[str]], None]] = {
     "qstat": qstat,
     "qselect": qselect,
     "qrsub": qrsub,
+    "qrstat": qrstat,
+    "qrdel": qrdel,
 }
 
 

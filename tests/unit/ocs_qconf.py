@@ -208,6 +208,10 @@ def write_quotas(state: State, path: str, _wanted: str = "") -> None:
         tell(state.done("resource_quota", named[1], "modified" if there else "added"))
 
 
+def managers(state: State) -> None:
+    say("\n".join(state.all["managers"]))
+
+
 OPTIONS: dict[str, Callable[..., None]] = {
     "-sc": complexes.show_table,
     "-sce": complexes.show_one,
@@ -222,6 +226,7 @@ OPTIONS: dict[str, Callable[..., None]] = {
     "-dconf": delete("configuration"),
     "-se": show("exechost"),
     "-sel": names("exechost"),
+    "-sm": managers,
     "-sq": show("queue"),
     "-sql": names("queue"),
     "-Mq": write("queue"),
