@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 from gridengine_samples import SAMPLES, Call, calls, stdout
 
-from gridengine import accounting, commands, doctor, jobs, qconf_text
+from gridengine import commands, jobs, qacct, qconf_text, reservations
 from gridengine.commands import DeniedError, GridEngineError, Output, UnknownObjectError
+from gridengine.doctor.cluster import read_instances
 from gridengine.resources import Flavour, parse_table, render_table
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ JSON = "JSON is new in 9.2: we read what 9.0 prints as well"
 PEOPLE = "for people; we read the XML of the same command"
 BEHAVIOUR = "tells how OCS behaves, and has no output of a command that we read"
 UNREAD = {
-    "accounting.jsonl": "qacct reads it for us",
+    "calendar.txt": BEHAVIOUR,
     "drmaa.txt": "what libdrmaa answers; its errors are told in submission.py by their numbers, on both flavours",
+    "environment_0600.txt": BEHAVIOUR,
+    "epilog_exit1_reruns_job.txt": BEHAVIOUR,
     "epilog_spool_ls.txt": BEHAVIOUR,
     "execd_kill.txt": BEHAVIOUR,
     "load_sensor_failures.txt": BEHAVIOUR,
@@ -45,11 +47,11 @@ UNREAD = {
     "qhost_F_qpu_qpu_id.json.txt": JSON,
     "qhost_F_qpu_qpu_id.xml.txt": "the sensor reports, and nothing of ours asks back",
     "qhost_F_unknown.txt": PEOPLE,
-    "qstat_f_u_all.xml.txt": "qstat -f is read as text, for states alone",
     "qstat_j_pending.json.txt": JSON,
     "qstat_j_pending.txt": PEOPLE,
     "qstat_u_all.json.txt": JSON,
     "qstat_u_all.txt": PEOPLE,
+    "script_timeout.txt": BEHAVIOUR,
     "static_plus_load_value.txt": BEHAVIOUR,
 }
 READ: dict[str, Callable[[str], None]] = {}
@@ -142,7 +144,7 @@ def usage(name: str) -> None:
     assert shown["reporting_params"].split()[-1] == "usage_patterns=qrmi:qrmi_.*"
     for call in captured(name, "qacct -j"):
         number = call.command.split()[-1]
-        assert accounting.parse(call.stdout)[number].owner == "alice"
+        assert [(one.job, one.owner) for one in qacct.parse(call.stdout)] == [(number, "alice")]
 
 
 @reads("qacct.txt")
@@ -151,13 +153,13 @@ def records(name: str) -> None:
         if call.status:
             assert type(one_line(call)) is UnknownObjectError
         else:
-            assert call.command.split()[-1] in accounting.parse(call.stdout)
+            assert {one.job for one in qacct.parse(call.stdout)} == {call.command.split()[-1]}
 
 
 @reads("qacct_bad_json_line.txt")
 def broken_record(name: str) -> None:
     call = captured(name, "qacct -j")[0]
-    assert "85" not in accounting.parse(call.stdout)
+    assert qacct.parse(call.stdout) == []
     assert type(one_line(call)) is UnknownObjectError
 
 
@@ -182,7 +184,8 @@ def unknown(name: str) -> None:
 
 @reads("advance_reservation.txt")
 def reservation_refusals(name: str) -> None:
-    refused = [call for call in calls(f"ocs/{name}") if call.status]
+    every = calls(f"ocs/{name}")
+    refused = [call for call in every if call.status]
     assert [type(one_line(call)) for call in refused] == [
         DeniedError,
         GridEngineError,
@@ -190,6 +193,11 @@ def reservation_refusals(name: str) -> None:
         GridEngineError,
     ]
     assert "no suitable queues" in one_line(refused[-1]).text
+    granted = [call.stdout for call in every if call.command.startswith("qrsub") and not call.status]
+    assert [reservations.parse_granted(text) for text in granted] == [1, 5]
+    [listed] = [call.stdout for call in every if "-xml" in call.command]
+    [one] = reservations.parse_reservations(listed.replace("aliceAR", "qpu-fresnel-00000000"), {"alice"})
+    assert (one.id, one.qpu) == (1, "fresnel")
 
 
 @reads("submit_time_verify.txt")
@@ -199,29 +207,30 @@ def submissions(name: str) -> None:
             assert "Unable to run job" in one_line(call).text
 
 
-@reads(
-    "calendar.txt",
-    "environment_0600.txt",
-    "epilog_exit1_reruns_job.txt",
-    "epilog_exit_1.txt",
-    "epilog_exit_99.txt",
-    "prolog_exit_1.txt",
-    "prolog_exit_99.txt",
-    "prolog_exit_100.txt",
-    "script_timeout.txt",
-)
-def queue_states(name: str) -> None:
-    """Instances in error are found in each `qstat -f`, and a job in error (`Eqw`) is none."""
-    row = re.compile(r"^all\.q@ocsvm +\S+ +\S+ +\S+ +\S+ *(\S*)\s*$", re.MULTILINE)
-    shown = list(row.finditer(text(name)))
-    assert shown
-    for found in shown:
-        assert doctor.in_error(found[0]) == (["all.q@ocsvm"] if "E" in found[1] else [])
-    whole = doctor.in_error(text(name))
-    assert whole == ["all.q@ocsvm"] * sum("E" in found[1] for found in shown)
-    for call in calls(f"ocs/{name}"):
-        if call.command.startswith("qacct -j"):
-            assert call.command.split()[-1] in accounting.parse(call.stdout)
+@reads("qstat_f_u_all.xml.txt")
+def instances(name: str) -> None:
+    text = stdout(f"ocs/{name}")
+    [one] = read_instances(text)
+    assert (one.name, one.state, one.message) == ("all.q@ocsvm", "", "")
+    [broken] = read_instances(text.replace("<state></state>", "<state>E</state>"))
+    assert broken.state == "E"
+    assert reservations.parse_slots(text) == 2
+
+
+@reads("epilog_exit_1.txt", "epilog_exit_99.txt", "prolog_exit_1.txt", "prolog_exit_99.txt", "prolog_exit_100.txt")
+def what_hooks_did(name: str) -> None:
+    for call in captured(name, "qacct -j"):
+        assert {one.job for one in qacct.parse(call.stdout)} == {call.command.split()[-1]}
+
+
+@reads("accounting.jsonl")
+def lines(name: str) -> None:
+    every = (FOLDER / name).read_bytes().splitlines()
+    found = list(qacct.parse_lines(every))
+    # An epilog wrote nan into the record of job 85.
+    assert len(found) == len(every) - 1
+    assert "85" not in {one.job for one in found}
+    assert {"1", "84", "86"} <= {one.job for one in found}
 
 
 def test_no_sample_is_forgotten() -> None:

@@ -118,7 +118,7 @@ def test_a_session_is_acquired_by_the_scheduler_and_ends_with_its_release(standi
         renewed = root.renew(host="node1", jobs=many, suspended={"77"}, candidate=True, version="1", trouble=("none",))
         assert renewed.sessions == 1
         assert next(one for one in root.sessions(everybody=True) if one.job == "77").suspended == "node1"
-        [host] = root.hosts()
+        [host] = [one for one in root.hosts() if one.host == "node1"]
         assert (host.host, host.version, host.trouble, host.reporter) == ("node1", "1", ("none",), True)
         assert abs(host.ahead) < 60 * SECOND
         with standing_site.resource(session.id) as resource:
