@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from warden.console import Group, Length, config_option, json_option, print_json, table
+from warden.console import Group, Length, config_option, json_option, print_json
 from warden.model import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gridengine.deployment import Plan
-    from warden.client import Client
-    from warden.model import Session
 
 DIFFERENT = 3
-# The most sessions that one answer has.
-_PAGE = 1000
 _AS_CONFIGURED = "nothing to do: the cluster is as the configuration says"
 
 
@@ -117,15 +113,16 @@ def reserve(context: click.Context, config: Path, follow: bool, pause: int, with
 @main.command("doctor")
 @config_option
 @json_option
+@click.option("--here", "here_only", is_flag=True, help="Only this host, not the whole cluster.")
 @click.pass_context
-def doctor(context: click.Context, config: Path, as_json: bool) -> None:
-    """Look for what is wrong on this host, and say what to do. Exit status 1 if something is bad.
+def doctor(context: click.Context, config: Path, as_json: bool, here_only: bool) -> None:
+    """Look for what is wrong on this host and in the cluster, and say what to do.
 
-    Run it as root: on the broker's host, and on each execution host.
+    Exit status 1 if something is bad. Run it as root: on the broker's host, and with --here on each execution host.
     """
-    from gridengine.doctor import Verdict, examine
+    from gridengine.doctor import Verdict, by_weight, examine
 
-    findings = list(examine(config))
+    findings = by_weight(list(examine(config, here_only=here_only)))
     if as_json:
         print_json(findings)
     else:
@@ -139,40 +136,67 @@ def doctor(context: click.Context, config: Path, as_json: bool) -> None:
 @main.command("acct")
 @config_option
 @json_option
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many sessions.")
-def acct(config: Path, as_json: bool, limit: int) -> None:
-    """Show what each job used of the QPU, as Warden and qacct say."""
-    import msgspec
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV for spreadsheets.")
+@click.option(
+    "--by",
+    multiple=True,
+    type=click.Choice(["job", "user", "project", "month", "qpu"]),
+    help="What to sum up by; several times for finer sums. [default: job]",
+)
+@click.option("--from", "first", metavar="DAY", help="From this day on: 2026-03-02, or 2026-03 for the month.")
+@click.option("--to", "last", metavar="DAY", help="Up to the end of this day or month.")
+@click.option("--limit", type=click.IntRange(1), default=100_000, show_default=True, help="At most so many sessions.")
+def acct(
+    config: Path, as_json: bool, as_csv: bool, by: tuple[str, ...], first: str | None, last: str | None, limit: int
+) -> None:
+    """Sum up what was used of the QPU by job, user, project or month, as Warden and qacct say.
 
-    from gridengine import accounting
-    from warden.client import Client
-    from warden.config import load
-    from warden.model import ForbiddenError
+    A session counts for the day on which it began, in this host's time zone. Ordinary users see their own jobs.
+    """
+    from gridengine import accounting, site
 
-    with Client(config=load(config)) as client:
-        try:
-            sessions = _sessions(client, limit, everybody=True)
-        except ForbiddenError:
-            click.echo("only your own jobs: you are no operator of this QPU", err=True)
-            sessions = _sessions(client, limit, everybody=False)
-    uses = accounting.read(sessions)
-    if as_json:
-        print_json(uses)
-        return
-    headers = ("JOB", "USER", "NAME", "TASKS", "SHOTS", "QPU s", "WAITED s", "WALLCLOCK s", "EXIT")
-    click.echo(table([msgspec.structs.astuple(use) for use in uses], headers))
+    if as_csv and as_json:
+        raise click.UsageError("--csv or --json, not both")
+    since, until = _day(first, "--from")[0], _day(last, "--to")[1]
+    keys = [accounting.By(one) for one in dict.fromkeys(by)] or [accounting.By.JOB]
+    found = accounting.read(site.load(config), since=since, until=until, limit=limit)
+    if found.own_only:
+        click.echo("only your own jobs: you are no operator of this QPU", err=True)
+    if found.cut:
+        click.echo(f"only the newest {limit} sessions of a QPU: say more with --limit, or --from", err=True)
+    uses = accounting.summed(found.entries, keys)
+    if as_csv:
+        click.echo(accounting.as_csv(uses, keys), nl=False)
+    elif as_json:
+        print_json([accounting.facts(use, keys) for use in uses])
+    else:
+        click.echo(accounting.as_table(uses, accounting.total(found.entries), keys))
+        if accounting.By.MONTH in keys or first or last:
+            import time
+
+            click.echo(f"days and months are those of this host: {time.strftime('%Z, UTC%z')}")
 
 
-def _sessions(client: Client, limit: int, *, everybody: bool) -> list[Session]:
-    """The newest sessions, page by page: one answer has so many at most."""
-    found: list[Session] = []
-    while len(found) < limit:
-        before = found[-1].id if found else None
-        page = client.sessions(everybody=everybody, ended=True, before=before, limit=min(_PAGE, limit - len(found)))
-        if not page:
-            break
-        found += page
-    return found
+def _day(text: str | None, option: str) -> tuple[int, int]:
+    """The moments at which a day or a month begins and ends here; of no day, those of all time."""
+    import datetime as dt
+
+    from warden.model import SECOND
+
+    if text is None:
+        return 0, 2**62
+    try:
+        if len(text) == len("2026-03"):
+            first = dt.datetime.fromisoformat(f"{text}-01")
+            after = (first + dt.timedelta(days=31)).replace(day=1)
+        else:
+            first = dt.datetime.combine(dt.date.fromisoformat(text), dt.time())
+            after = first + dt.timedelta(days=1)
+        return int(first.timestamp()) * SECOND, int(after.timestamp()) * SECOND
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no day like 2026-03-02 and no month like 2026-03", param_hint=option
+        ) from None
 
 
 def _planned(config: Path) -> Plan:

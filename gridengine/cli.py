@@ -135,28 +135,21 @@ def wait_for(jobs: tuple[str, ...], within: int | None, as_json: bool) -> None:
 @click.argument("job", metavar="JOB")
 @console.json_option
 def why(job: str, as_json: bool) -> None:
-    """Say why a job waits: what Grid Engine says of it, and what the QPU is doing."""
-    from gridengine import jobs  # noqa: PLC0415
-    from warden import report  # noqa: PLC0415
-    from warden.model import WardenError, one_line  # noqa: PLC0415
+    """Say why a job waits, when it can start, and what you can do; or what it does, or how it ended.
 
-    found = jobs.job(job)
+    From both sides: what Grid Engine says of the job, and what the QPU is doing.
+    """
+    from gridengine import accounting, jobs  # noqa: PLC0415
+    from gridengine.why import answer, facts, report  # noqa: PLC0415
+
     try:
-        with _client() as client:
-            answer = client.availability()
-            facts: dict[str, Any] = report.availability_facts(answer)
-            text = report.availability(answer)
-    except WardenError as error:
-        facts, text = {"state": "unknown", "reason": error.text}, f"state:            unknown ({error.text})"
-    if as_json:
-        console.print_json({"job": found, "qpu": facts})
-        return
-    asked = ", ".join(f"{name}={value}" for name, value in found.requests.items()) or "nothing in particular"
-    click.echo(f"job {found.id} ({one_line(found.name)}) of {found.owner} is {_state(found.state)}")
-    click.echo(f"it asks for {one_line(asked)}")
-    for reason in found.reasons:
-        click.echo(f"  {one_line(reason)}")
-    click.echo(text)
+        told = answer.explain(facts.gather(job))
+    except jobs.NoSuchJobError:
+        ended = accounting.last_record(job)
+        if ended is None:
+            raise
+        return console.print_json(ended) if as_json else click.echo(accounting.ended(ended))
+    return console.print_json(report.facts(told)) if as_json else click.echo(report.text(told))
 
 
 @qpu.command()
@@ -237,9 +230,3 @@ def _request(text: str) -> tuple[str, str]:
     if not name or not equals or not value:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="-l")
     return name, value
-
-
-def _state(letters: str) -> str:
-    words = {"qw": "waiting", "hqw": "held", "Rq": "waiting to be started again", "r": "running", "t": "starting"}
-    words |= {"Eqw": "in error", "dr": "being deleted"}
-    return f"{words[letters]} ({letters})" if letters in words else letters

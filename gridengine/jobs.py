@@ -39,6 +39,9 @@ _GRANTED = tuple(
 )
 _GRANTED_IDS = tuple(f"GRU_resource_map_list/{id_}/RESL_value" for id_ in ("element", "resl"))
 _SCHEDULING = "detailed_job_info/messages/element/SME_message_list/element/MES_message"
+# What it says of queues to all jobs alike.
+_QUEUES = "detailed_job_info/messages/element/SME_global_message_list/element/MES_message"
+_PREDECESSOR = _ELEMENT + "JB_jid_predecessor_list/job_predecessors/JRE_job_number"
 # What put it into the error state: a prolog that exited 100, for instance.
 _ERROR = _ELEMENT + "JB_ja_tasks/ulong_sublist/JAT_message_list/ulong_sublist/QIM_message"
 _LISTS = ("job_info/queue_info/job_list/", "job_info/job_info/job_list/")
@@ -73,6 +76,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """When it may start, if not at once (`-a`): seconds since 1970."""
     granted: dict[str, tuple[str, ...]] = {}
     """On OCS: the ids of RSMAPs that its tasks were given."""
+    queue_reasons: tuple[str, ...] = ()
+    """What Grid Engine says of queues, to all jobs that wait."""
+    predecessors: tuple[str, ...] = ()
+    """Jobs that it waits for (`-hold_jid`)."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of `qstat -u * -r`: a job, or those tasks of an array that are in the same state."""
+
+    id: int
+    state: str
+    tasks: int = 1
+    queue: str = ""
+    requests: dict[str, str] = {}
 
 
 def requested(xml_text: str) -> dict[str, str]:
@@ -107,7 +124,33 @@ def read_job(xml_text: str, state: str) -> Job:
         context=_pairs(leaves, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"),
         not_before=_moment(first.get(_NOT_BEFORE, "")),
         granted=_granted(leaves),
+        queue_reasons=tuple(text for path, text, _ in leaves if path == _QUEUES),
+        predecessors=tuple(text for path, text, _ in leaves if path == _PREDECESSOR),
     )
+
+
+def rows(xml_text: str) -> list[Row]:
+    """Read `qstat -u * -r -xml`: jobs that run, then those that wait in the order in which they are considered.
+
+    Raises:
+        UnreadableError: It is not the XML that we know.
+    """
+    found: list[Row] = []
+    fields = ("JAT_prio", "state", "tasks", "queue_name", "hard_request")
+    for job, tag, text, attributes in _listed(xml_text, fields):
+        # The first of what follows a number, on both flavours.
+        if tag == "JAT_prio" or not found or found[-1].id != job:
+            found.append(Row(id=job, state=""))
+        row = found[-1]
+        if tag == "state":
+            found[-1] = msgspec.structs.replace(row, state=text)
+        elif tag == "tasks":
+            found[-1] = msgspec.structs.replace(row, tasks=_count(text))
+        elif tag == "queue_name":
+            found[-1] = msgspec.structs.replace(row, queue=text)
+        elif tag == "hard_request":
+            found[-1] = msgspec.structs.replace(row, requests={**row.requests, attributes.get("name", ""): text})
+    return found
 
 
 def states(xml_text: str) -> dict[int, str]:
@@ -205,6 +248,15 @@ def postpone(job_id: str, until: float, *, environment: Mapping[str, str], limit
     commands.run("qalter", "-a", moment, job_id, environment=environment, limit=limit, utc=True)
 
 
+def listing(*arguments: str, user: str = "*") -> list[Row]:
+    """Ask Grid Engine for all jobs, or those that `arguments` of qstat choose.
+
+    Raises:
+        GridEngineError: Its command failed, or said what nobody understands.
+    """
+    return rows(commands.run("qstat", "-u", user, "-r", *arguments, "-xml").stdout)
+
+
 def live_requests(names: Collection[str], *, environment: Mapping[str, str] | None = None) -> list[int]:
     """Ask Grid Engine which jobs, waiting or running, ask for any of these complexes.
 
@@ -212,6 +264,16 @@ def live_requests(names: Collection[str], *, environment: Mapping[str, str] | No
         GridEngineError: Its command failed, or said what nobody understands.
     """
     return requesting(commands.run("qstat", "-u", "*", "-r", "-xml", environment=environment).stdout, names)
+
+
+def fields(xml_text: str, prefix: str, tags: Collection[str]) -> list[tuple[str, str]]:
+    """Read (tag, text) for each element with one of the tags under the path `prefix`.
+
+    Raises:
+        UnreadableError: It is not the XML that we know.
+    """
+    leaves = _leaves(xml_text, {prefix + tag for tag in tags})
+    return [(path.removeprefix(prefix), text) for path, text, _ in leaves]
 
 
 def _detail(job_id: str, environment: Mapping[str, str] | None, limit: float) -> str:
@@ -242,6 +304,7 @@ _Leaf = tuple[str, str, dict[str, str]]
 
 def _job_leaves(xml_text: str) -> list[_Leaf]:
     wanted = {_ID, _OWNER, _NAME, _PROJECT, _NOT_BEFORE, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
+    wanted |= {_QUEUES, _PREDECESSOR}
     wanted.update(path + leaf for path in _REQUESTS for leaf in ("CE_name", "CE_stringval"))
     wanted.update(_CONTEXT + leaf for leaf in ("VA_variable", "VA_value"))
     wanted.update(path + leaf for path in _GRANTED for leaf in ("GRU_name", *_GRANTED_IDS))
@@ -298,6 +361,18 @@ def _moment(text: str) -> int:
         return int(dt.datetime.fromisoformat(text).astimezone().timestamp())
     except (ValueError, OverflowError, OSError):
         return 0
+
+
+def _count(tasks: str) -> int:
+    """How many tasks `1-9:2,12` are; an array of millions is not counted one by one."""
+    total = 0
+    for part in tasks.split(","):
+        found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}):(\d{1,10}))?", part.strip())
+        if found is None:
+            raise UnreadableError(f"qstat -xml names tasks {tasks[:40]!r}")
+        first, last, step = (int(group or 0) for group in found.groups())
+        total += (last - first) // step + 1 if step else 1
+    return total
 
 
 def _listed(xml_text: str, tags: Collection[str]) -> list[tuple[int, str, str, dict[str, str]]]:

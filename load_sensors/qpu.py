@@ -23,7 +23,7 @@ from load_sensors.outlook import NOTHING, Outlook, outlook, together
 from load_sensors.protocol import Value, serve
 from load_sensors.spool import live_jobs
 from load_sensors.voice import Voice
-from warden.model import SECOND, ConfigurationError, Micros
+from warden.model import SECOND, Micros
 
 if TYPE_CHECKING:
     from load_sensors.site import Qpu, Site
@@ -137,7 +137,7 @@ class Sensor:
         """The configuration may have been changed; one that cannot be read changes nothing."""
         try:
             found = site.load(self._config, self._host)
-        except ConfigurationError:
+        except Exception:  # noqa: BLE001 - nothing may end the sensor
             return
         if found != self._site:
             self._site = found

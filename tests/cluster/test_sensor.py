@@ -89,23 +89,25 @@ def test_another_host_reports_when_the_reporter_falls_silent(
     first = grid.reporter()
     with fault(grid, first):
         grid.until("another one", lambda: grid.reporter() not in {"", first})
-        second = grid.reporter()
         # Whatever the first one said when it was cut off.
         grid.until("the QPU to be offered", lambda: grid.load_values() == OFFERED)
         with faults.drained(grid):
             grid.until("qhost to show it", lambda: grid.load_values() == MAINTENANCE)
         grid.until("qhost to show the end of it", lambda: grid.load_values() == OFFERED)
     # And back: its values look unchanged to its execd.
-    with fault(grid, second):
+    with contextlib.ExitStack() as stack:
+        for node in set(NODES) - {first}:
+            stack.enter_context(fault(grid, node))
         grid.until("the first one", lambda: grid.reporter() == first)
         grid.until("the QPU to be offered", lambda: grid.load_values() == OFFERED)
 
 
 def test_no_job_is_started_into_a_window_and_none_is_kept_back_after_it(grid: Grid) -> None:
-    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--in", "16s", "--for", "12s"])
+    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--in", "12s", "--for", "12s"])
     [window] = json.loads(grid.lab.run(MASTER, ["warden", "calibrate", "plan", "--json"]).stdout)["windows"]
     start, end = (dt.datetime.fromisoformat(window[edge]).timestamp() for edge in ("start", "end"))
-    jobs = [grid.submit("exit 3\n", "-l", "qpu=1") for _ in range(12)]
+    # One after the other, and so many that they last until the window and beyond.
+    jobs = [grid.submit("sleep 1; exit 3\n", "-l", "qpu=1") for _ in range(14)]
     for job in jobs:
         assert grid.finish(job)["exit_status"] == "3"
         # A prolog that sent it back would have left a record of its own.
@@ -118,10 +120,17 @@ def test_no_job_is_started_into_a_window_and_none_is_kept_back_after_it(grid: Gr
     assert after[0] < end + 4 * grid.report_interval()
 
 
+def stopped(grid: Grid, job: str) -> bool:
+    """Suspend it, again if need be, for Grid Engine says so before the job's host has done it."""
+    grid.lab.run(MASTER, ["qmod", "-f", "-sj", job])
+    shown = [grid.lab.run(node, ["ps", "-eo", "stat,args"]).stdout.splitlines() for node in NODES]
+    return any(line.startswith("T") and line.endswith(f"job_scripts/{job}") for lines in shown for line in lines)
+
+
 def test_a_suspended_job_s_tasks_have_no_turn(grid: Grid) -> None:
     job = grid.submit(WAITS, "-l", "qpu=1")
     grid.until("the job to run", lambda: grid.runs(job))
-    grid.lab.run(MASTER, ["qmod", "-sj", job])
+    grid.until("Grid Engine to stop it", lambda: stopped(grid, job))
     grid.until("Warden to know it", lambda: grid.sessions()[0]["suspended"] in NODES)
     grid.lab.run(MASTER, ["qmod", "-usj", job])
     grid.until("Warden to know that it goes on", lambda: grid.sessions()[0]["suspended"] == "")

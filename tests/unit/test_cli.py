@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from warden_site import AFM, LIMIT, SESSION, Site
 
-from gridengine import admin_cli
+from gridengine import accounting
 from warden.events import Keep
 from warden.model import Session
 from warden.store import Store
@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 COMMANDS = {
     "warden": ["serve", "worker", "keys", "status", "drain", "resume", "calibrate", "sessions", "tasks"],
     "qpu": ["status", "run", "submit", "wait", "why", "tasks", "cancel"],
-    "qpu-admin": ["plan", "apply", "remove", "acct"],
+    "qpu-admin": ["plan", "apply", "remove", "reserve", "doctor", "acct"],
 }
 
 
@@ -115,6 +115,10 @@ def test_version_names_the_kit(command: str) -> None:
         ("warden", "sessions", "--limit", "many"),
         ("qpu-admin", "nonesuch"),
         ("qpu-admin", "acct", "--limit", "0"),
+        ("qpu-admin", "acct", "--by", "colour"),
+        ("qpu-admin", "acct", "--from", "yesterday"),
+        ("qpu-admin", "acct", "--to", "2026-13"),
+        ("qpu-admin", "acct", "--csv", "--json"),
     ],
 )
 def test_wrong_usage_is_2(arguments: Sequence[str]) -> None:
@@ -212,12 +216,19 @@ def test_account_is_read_page_by_page(site: Site, monkeypatch: pytest.MonkeyPatc
     # What ended long ago is kept here.
     site.configure(limits={"keep": "100000d"})
     site.start_broker()
-    monkeypatch.setattr(admin_cli, "_PAGE", 2)
+    monkeypatch.setattr(accounting, "_PAGE", 2)
     with site.client() as client:
+
+        def read(since: int, until: int, limit: int, *, everybody: bool) -> tuple[list[str], bool]:
+            found, cut = accounting._sessions(client, since, until, limit, everybody=everybody)
+            return [session.id for session in found], cut
+
+        whole = [SESSION, "s4", "s3", "s2", "s1", "s0"]
         for everybody in (True, False):
-            found = [session.id for session in admin_cli._sessions(client, 1000, everybody=everybody)]
-            assert found == [SESSION, "s4", "s3", "s2", "s1", "s0"]
-            assert [session.id for session in admin_cli._sessions(client, 3, everybody=everybody)] == found[:3]
+            assert read(0, 2**62, 1000, everybody=everybody) == (whole, False)
+            assert read(0, 2**62, 6, everybody=everybody) == (whole, False)
+            assert read(0, 2**62, 3, everybody=everybody) == (whole[:3], True)
+            assert read(2, 3, 1000, everybody=everybody) == (["s3", "s2"], False)
 
 
 def test_tasks_come_page_by_page(standing_site: Site) -> None:

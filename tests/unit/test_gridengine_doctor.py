@@ -12,7 +12,8 @@ from warden_site import NOBODY, free_port, wait_until
 
 from gridengine import doctor
 from gridengine.configuration import GridEngineSection
-from gridengine.doctor import Verdict, clocks, examine, in_error
+from gridengine.doctor import Finding, Verdict, by_weight, examine, host
+from gridengine.doctor.finding import clocks
 from warden.model import SECOND
 
 if TYPE_CHECKING:
@@ -21,27 +22,6 @@ if TYPE_CHECKING:
     from warden_site import Site
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="what belongs to root is what is looked at")
-
-QSTAT = """\
-queuename                      qtype resv/used/tot. load_avg arch          states
----------------------------------------------------------------------------------
-all.q@node1                    BP    0/1/4          0.35     lx-amd64
-      7 0.55500 afm        alice        r     03/02/2026 09:14:07     1
----------------------------------------------------------------------------------
-all.q@node2                    BP    0/0/4          -NA-     -NA-          auE
----------------------------------------------------------------------------------
-long.q@node2                   BP    0/0/4          0.20     lx-amd64      d
-
-############################################################################
- - PENDING JOBS - PENDING JOBS - PENDING JOBS - PENDING JOBS - PENDING JOBS
-############################################################################
-      8 0.55500 a@b        E            qw    03/02/2026 09:14:08     1
-"""
-
-
-def test_queue_instances_in_error_are_found() -> None:
-    assert in_error(QSTAT) == ["all.q@node2"]
-    assert in_error("") == []
 
 
 @pytest.mark.parametrize(
@@ -61,6 +41,12 @@ def test_clocks_are_compared(ahead: int, unsure: int, verdict: Verdict) -> None:
     assert bool(found.fix) is (verdict is not Verdict.OK)
 
 
+def test_what_is_bad_comes_first_and_everything_else_stays_in_its_order() -> None:
+    ok, warning, bad = (Finding(verdict, "a", verdict) for verdict in Verdict)
+    other = Finding(Verdict.BAD, "b", "")
+    assert by_weight([ok, bad, warning, other]) == [bad, other, warning, ok]
+
+
 @pytest.fixture
 def room(site: Site) -> Path:
     """A folder that root alone may write, with all above it."""
@@ -69,8 +55,8 @@ def room(site: Site) -> Path:
     return made
 
 
-def trusted(path: Path) -> doctor.Finding:
-    [found] = doctor._trusted("kit", path)
+def trusted(path: Path) -> Finding:
+    [found] = host.trusted("kit", path)
     return found
 
 
@@ -95,17 +81,17 @@ def test_what_root_runs_has_to_be_root_s_on_all_of_its_way(room: Path) -> None:
 
 def test_secret_keys_are_secret(site: Site) -> None:
     keys = site.room / "keys"
-    [found] = doctor._secrets(keys)
+    [found] = host._secrets(keys)
     assert found.verdict is Verdict.OK
     (keys / "worker.key_secret").chmod(0o640)
-    [found] = doctor._secrets(keys)
+    [found] = host._secrets(keys)
     assert (found.verdict, "mode 640" in found.seen) == (Verdict.BAD, True)
-    [found] = doctor._secrets(site.room / "nothing")
+    [found] = host._secrets(site.room / "nothing")
     assert "none on this host" in found.seen
 
 
-def owned(folder: Path) -> doctor.Finding:
-    [found] = doctor._owned(folder)
+def owned(folder: Path) -> Finding:
+    [found] = host._owned(folder)
     return found
 
 
@@ -129,8 +115,8 @@ def test_keys_are_of_one_user_who_alone_may_write_them(site: Site) -> None:
 
 
 def test_what_users_programs_read_is_readable_on_all_of_its_way(site: Site) -> None:
-    def readable() -> doctor.Finding:
-        [found] = doctor._readable(site.file, site.config.broker_key)
+    def readable() -> Finding:
+        [found] = host._readable(site.file, site.config.broker_key)
         return found
 
     assert readable().verdict is Verdict.OK
@@ -152,10 +138,10 @@ def test_all_that_root_s_interpreter_loads_is_looked_at(room: Path, monkeypatch:
     for path in (*programs, module):
         path.write_text("")
         path.chmod(0o755)
-    monkeypatch.setattr(doctor, "_places", lambda _: [str(package)])
+    monkeypatch.setattr(host, "_places", lambda _: [str(package)])
 
     def kit() -> list[tuple[Verdict, str]]:
-        return [(found.verdict, found.fix) for found in doctor._kit(GridEngineSection(bin=room))]
+        return [(found.verdict, found.fix) for found in host._kit(GridEngineSection(bin=room))]
 
     assert kit() == [(Verdict.OK, "")]
     for path in (*programs[1:], module, module.parent, package, room):
@@ -175,20 +161,20 @@ def test_who_is_not_root_is_told_that_he_sees_little(site: Site, monkeypatch: py
 def test_a_hook_that_hangs_is_a_finding(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (room / "qpu-prolog").write_text("#!/bin/sh\nexec /bin/sleep 999\n")
     (room / "qpu-prolog").chmod(0o755)
-    monkeypatch.setattr(doctor, "_HOOK_LIMIT", 0.2)
-    [found] = doctor._attempt("hooks here", lambda: doctor._hooks(GridEngineSection(bin=room)))
+    monkeypatch.setattr(host, "_HOOK_LIMIT", 0.2)
+    [found] = doctor.attempt("hooks here", lambda: host._hooks(GridEngineSection(bin=room)))
     assert (found.verdict, "timed out" in found.seen) == (Verdict.BAD, True)
 
 
 def test_where_the_kit_s_packages_are_is_found() -> None:
-    for name in doctor._LOADED:
-        assert doctor._places(name), name
-    assert doctor._places("there_is_no_such_package") == []
+    for name in host._LOADED:
+        assert host._places(name), name
+    assert host._places("there_is_no_such_package") == []
 
 
 def test_a_hook_that_may_not_be_executed_is_told_in_words(room: Path) -> None:
     (room / "qpu-prolog").write_text("")
-    [found] = doctor._hooks(GridEngineSection(bin=room))
+    [found] = host._hooks(GridEngineSection(bin=room))
     assert found.verdict is Verdict.BAD
     assert found.seen == f"{room}/qpu-prolog is missing, or may not be executed"
 
@@ -207,6 +193,7 @@ def test_a_host_is_looked_at_as_a_whole_and_each_trouble_is_its_own(site: Site) 
     assert found["configuration"][0] == found["broker's key"][0] == "ok"
     # There is no Grid Engine here.
     assert found["cluster"][0] == "bad"
+    assert {one.what for one in examine(site.file, here_only=True)}.isdisjoint({"cluster", "queues", "hosts", "jobs"})
     site.kill(site.worker)
     site.kill(site.broker)
     found = verdicts(site)
@@ -243,7 +230,7 @@ def test_an_edge_that_jobs_would_not_find_or_should_not_trust_is_told(site: Site
 
 def test_a_munged_that_calls_its_host_a_loopback_is_named_where_hosts_count(site: Site) -> None:
     site.configure(access={"hosts": ["127.0.0.0/8"]})
-    [found] = doctor._munge(site.config)
+    [found] = host._munge(site.config)
     if "127." in found.seen:
         assert (found.verdict, "--origin" in found.fix) == (Verdict.BAD, True)
     else:

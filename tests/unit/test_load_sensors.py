@@ -372,6 +372,24 @@ def test_numbers_are_spelled_differently_each_time_so_that_they_are_sent(sensor:
     assert len({tuple(sensor.texts()) for _ in range(4)}) == 2
 
 
+def test_a_warden_that_does_not_answer_blocks_its_own_qpu_alone(site: Site, tmp_path: Path, broker: FakeBroker) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(
+        site.file.read_text().replace('"fresnel"', '"other"').replace(f"{site.room}/c", f"{site.room}/none")
+    )
+    with site.file.open("a") as file:
+        file.write(f'[[gridengine.qpu]]\nqueues = ["a.q"]\nconfig = "{other}"\n[[gridengine.qpu]]\nqueues = ["b.q"]\n')
+    with Sensor(site.file, tmp_path) as sensor:
+        wait_until(lambda: "global:qpu_fresnel:4" in sensor.texts(), "the first answer")
+        for _ in range(5):
+            begun = time.monotonic()
+            values = dict(line.removeprefix("global:").split(":") for line in sensor.texts())
+            assert time.monotonic() - begun < PROMISED + BORNE
+            assert (values["qpu_other"], int(values["qpu_fresnel"]), values["qpu_state"]) == ("0", 4, "ready")
+            assert "qpu" not in values
+    assert any(isinstance(asked, wire.Renew) for asked in broker.asked)
+
+
 def test_a_stopped_job_is_a_suspended_one(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         try:

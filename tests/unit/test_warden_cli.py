@@ -138,6 +138,10 @@ def test_usual_tables_fit_into_a_terminal() -> None:
         qpu_time=1234 * SECOND,
     )
     assert "ENDED" not in report.sessions([session])
+    assert "SUSPENDED" not in report.sessions([session])
+    stopped = report.sessions([session, msgspec.structs.replace(session, suspended="node1")]).splitlines()
+    assert ["SUSPENDED" in stopped[0], " yes " in stopped[1], " yes " in stopped[2]] == [True, False, True]
+    assert max(map(len, stopped)) <= 80
     ended = report.sessions([session, msgspec.structs.replace(session, ended=now + 90 * SECOND)]).splitlines()
     assert ended[1].split()[3:5] == ["2027-01-15T08:00Z", "-"]
     assert ended[2].split()[4] == "2027-01-15T08:01Z"

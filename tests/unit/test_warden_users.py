@@ -16,6 +16,7 @@ from warden_site import AFM, NOBODY, SESSION, as_user, wait_until
 from warden import keyring, trust, wire
 from warden.client import Client, QuantumResource
 from warden.model import (
+    SECOND,
     BadRequestError,
     ConflictError,
     ForbiddenError,
@@ -113,7 +114,13 @@ def test_outside_a_job_one_is_told_how_to_get_one(standing_site: Site, monkeypat
 def test_a_session_is_acquired_by_the_scheduler_and_ends_with_its_release(standing_site: Site) -> None:
     with standing_site.client() as root:
         session = root.acquire(job="77", uid=os.getuid(), host="node1")
-        assert root.renew(host="node1", jobs=("77",)).sessions == 1
+        many = ("77", *(f"1.{n}" for n in range(1, 2500)))
+        renewed = root.renew(host="node1", jobs=many, suspended={"77"}, candidate=True, version="1", trouble=("none",))
+        assert renewed.sessions == 1
+        assert next(one for one in root.sessions(everybody=True) if one.job == "77").suspended == "node1"
+        [host] = root.hosts()
+        assert (host.host, host.version, host.trouble, host.reporter) == ("node1", "1", ("none",), True)
+        assert abs(host.ahead) < 60 * SECOND
         with standing_site.resource(session.id) as resource:
             resource.release()
             with pytest.raises(ForbiddenError, match="the session has ended: released"):
@@ -195,6 +202,7 @@ def test_another_user_finds_and_changes_nothing(standing_site: Site, qpu: Quantu
         ask(lambda: c.acquire(job="1", uid=0))
         ask(lambda: c.acquire(job="1", uid={NOBODY}))
         ask(lambda: c.renew(host="x", jobs=("1",)))
+        ask(lambda: c.hosts())
         ask(lambda: c.add_window(State.MAINTENANCE))
         ask(lambda: c.cancel_window(5))
         ask(lambda: c.resume())
@@ -209,7 +217,7 @@ def test_another_user_finds_and_changes_nothing(standing_site: Site, qpu: Quantu
     assert answers == [
         *["not_found"] * 3,
         "unknown_session",
-        *["restricted"] * 6,
+        *["restricted"] * 7,
         *["forbidden"] * 2,
         "[]",
         "[]",

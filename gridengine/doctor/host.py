@@ -1,12 +1,11 @@
-"""`qpu-admin doctor`: what is wrong on this host, and what to do about it.
+"""What is wrong on this host, and what to do about it.
 
 Each check looks at one thing that has hurt somebody: who may write what root runs and believes, the keys, MUNGE, the
-clocks, the broker, the hooks, the queues. A check that cannot look says why, and that is a finding, too.
+clocks, the broker, the hooks. A check that cannot look says why, and that is a finding, too.
 """
 
 from __future__ import annotations
 
-import enum
 import importlib.util
 import ipaddress
 import json
@@ -21,14 +20,11 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from gridengine import commands, configuration, deployment
-from gridengine import site as sites
-from warden import config as warden_config
+from gridengine import deployment
+from gridengine.doctor.finding import Finding, Verdict, clocks
 from warden import keyring, munge
 from warden.client import Client
-from warden.model import SECOND, State, WardenError
+from warden.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,8 +37,6 @@ _OTHERS = 0o022
 _ORDINARY = 1000
 # What hooks and sensor load (tests/unit/test_root_imports.py).
 _LOADED = ("warden", "gridengine", "load_sensors", "msgspec", "msgpack", "zmq")
-# MUNGE bears five minutes; by seconds people begin to wonder about their windows.
-_CLOCK_WARNS, _CLOCK_FAILS = 2 * SECOND, 120 * SECOND
 _PATIENCE = 5.0
 _HOOK_LIMIT = 30.0
 # Bytes of an answer that are looked at, and the first port that users can take.
@@ -50,58 +44,19 @@ _PAGE, _USERS_PORTS = 10_000, 1024
 _AGAIN = "install the kit on this host again"
 
 
-class Verdict(enum.StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    BAD = "bad"
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What a check has seen, and what to do where that is not as it should be."""
-
-    verdict: Verdict
-    what: str
-    seen: str
-    fix: str = ""
-
-
-def examine(path: Path) -> Iterator[Finding]:
-    """Look at everything, on this host, as the configuration in `path` has it."""
-    if os.geteuid():
-        yield Finding(Verdict.WARNING, "you", "not root, who alone sees all of this", "run it as root")
-    yield from _attempt("configuration", lambda: _trusted("configuration", path))
-    try:
-        site, section = warden_config.load(path), configuration.load(path)
-    except WardenError as error:
-        yield Finding(Verdict.BAD, "configuration", error.text, "mend the file: nothing works without it")
-        return
-    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+def checks(path: Path, site: Config, section: GridEngineSection) -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
+    """What is looked at on this host, by name."""
+    return [
         ("kit", lambda: _kit(section)),
-        ("broker's key", lambda: _trusted("broker's key", site.broker_key)),
+        ("broker's key", lambda: trusted("broker's key", site.broker_key)),
         ("keys", lambda: _owned(site.broker.keys)),
         ("secret keys", lambda: _secrets(site.broker.keys)),
         ("readable", lambda: _readable(path, site.broker_key)),
         ("MUNGE", lambda: _munge(site)),
-        ("broker", lambda: _broker(site)),
         ("edge", lambda: _edge(site)),
         ("links", _links),
         ("hooks here", lambda: _hooks(section)),
-        ("cluster", lambda: _cluster(sites.load(path))),
-        ("queues", lambda: _queues(sites.load(path))),
     ]
-    for what, check in checks:
-        yield from _attempt(what, check)
-
-
-def _attempt(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    try:
-        yield from check()
-    except WardenError as error:
-        yield Finding(Verdict.BAD, what, error.text)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        yield Finding(Verdict.BAD, what, f"cannot look: {error}")
 
 
 def _kit(section: GridEngineSection) -> Iterator[Finding]:
@@ -109,7 +64,7 @@ def _kit(section: GridEngineSection) -> Iterator[Finding]:
     programs = [section.bin / name for name in ("python", *deployment.HOOKS.values(), deployment.SENSOR)]
     modules = [Path(place) for name in _LOADED for place in _places(name)]
     for path in (*programs, *modules):
-        findings = list(_trusted("kit", path))
+        findings = list(trusted("kit", path))
         if findings[-1].verdict is not Verdict.OK:
             yield from findings
             return
@@ -150,7 +105,7 @@ def _edge(site: Config) -> Iterator[Finding]:
     yield Finding(Verdict.OK, "edge", f"{url} serves QRMI's clients")
 
 
-def _trusted(what: str, path: Path) -> Iterator[Finding]:
+def trusted(what: str, path: Path) -> Iterator[Finding]:
     """What root runs or believes is written by root alone, with all folders on the way there, wherever links lead."""
     real = path.resolve(strict=True)
     for place in dict.fromkeys((real, *real.parents, *path.absolute().parents)):
@@ -243,7 +198,7 @@ def _munge(site: Config) -> Iterator[Finding]:
         yield Finding(Verdict.OK, "MUNGE", f"munged works, and says that this host is {proven.host}")
 
 
-def _broker(site: Config) -> Iterator[Finding]:
+def broker(site: Config) -> Iterator[Finding]:
     with Client(config=site, timeout=_PATIENCE) as client:
         begun = time.time_ns() // 1000
         answer = client.availability()
@@ -254,16 +209,6 @@ def _broker(site: Config) -> Iterator[Finding]:
     reason = f" ({answer.reason})" if answer.reason else ""
     yield Finding(verdict, "broker", f"it answers and knows us; the QPU {answer.name} is {answer.state}{reason}", fix)
     yield clocks(answer.time - (begun + ended) // 2, (ended - begun) // 2)
-
-
-def clocks(ahead: int, unsure: int) -> Finding:
-    """Pure: what it means that the broker's clock is `ahead` of ours by so many microseconds, give or take `unsure`."""
-    seen = f"the broker's is {ahead / SECOND:+.3f} s ahead of this host's"
-    least = max(0, abs(ahead) - unsure)
-    if least < _CLOCK_WARNS:
-        return Finding(Verdict.OK, "clocks", seen)
-    verdict = Verdict.WARNING if least < _CLOCK_FAILS else Verdict.BAD
-    return Finding(verdict, "clocks", seen, "let NTP set both: MUNGE takes credentials of the last five minutes alone")
 
 
 def _links() -> Iterator[Finding]:
@@ -287,34 +232,6 @@ def _hooks(section: GridEngineSection) -> Iterator[Finding]:
             yield Finding(Verdict.BAD, "hooks here", f"{path} cannot start: {words}", _AGAIN)
             return
     yield Finding(Verdict.OK, "hooks here", f"{', '.join(deployment.HOOKS.values())} in {section.bin} can start")
-
-
-def _cluster(site: sites.Site) -> Iterator[Finding]:
-    changes = deployment.difference(site).changes
-    if changes:
-        seen = f"{len(changes)} differences to the configuration, the first: {changes[0]}"
-        yield Finding(Verdict.BAD, "cluster", seen, "see `qpu-admin plan`, then `qpu-admin apply`")
-    else:
-        yield Finding(Verdict.OK, "cluster", "complexes, values, sensor and hooks are as the configuration says")
-
-
-def _queues(site: sites.Site) -> Iterator[Finding]:
-    interactive = deployment.interactive_queues(site)
-    if interactive:
-        seen = f"{', '.join(interactive)} takes interactive jobs, whose hooks SGE 8.1.9 kills"
-        yield Finding(Verdict.WARNING, "queues", seen, "qconf -mq: qtype BATCH; a queue without hooks for the others")
-    broken = in_error(commands.run("qstat", "-f", "-q", ",".join(site.queues)).stdout)
-    if broken:
-        seen = f"in the error state: {', '.join(broken)}"
-        yield Finding(Verdict.BAD, "queues", seen, f"qstat -f -explain E says why; then qmod -cq {broken[0]}")
-    elif not interactive:
-        yield Finding(Verdict.OK, "queues", f"{', '.join(site.queues)}: no instance is in the error state")
-
-
-def in_error(text: str) -> list[str]:
-    """Pure: the queue instances that `qstat -f` shows in the error state."""
-    rows = (line.split() for line in text.splitlines() if "@" in line and not line.startswith((" ", "-", "#")))
-    return [row[0] for row in rows if len(row) > 5 and "E" in row[5]]  # noqa: PLR2004 - the column `states`
 
 
 def _name(uid: int) -> str:
