@@ -71,6 +71,11 @@ class Version(msgspec.Struct, frozen=True):
     flavour: Flavour
     number: str
 
+    def since(self, *number: int) -> bool:
+        """Pure: whether this is that version or a later one. One that cannot be read is an old one."""
+        own = [int(part) for part in re.findall(r"\d+", self.number)]
+        return own[: len(number)] >= list(number)
+
 
 def run(
     command: str,

@@ -31,6 +31,9 @@ _NAME = _ELEMENT + "JB_job_name"
 _PROJECT = _ELEMENT + "JB_project"
 _NOT_BEFORE = _ELEMENT + "JB_execution_time"
 _CONTEXT = _ELEMENT + "JB_context/context_list/"
+_VARIABLE = _ELEMENT + "JB_env_list/job_sublist/VA_variable"
+# Grid Engine sets SGE_X to what a job has as __SGE_PREFIX__X, over its own word. Its commands say so where a job was submitted.
+_OVER, _SUBMITTED = "__SGE_PREFIX__", "O_"
 # OCS says of an RSMAP which of its ids were granted. How the lists' elements are called differs from version to version.
 _GRANTED = tuple(
     f"{_ELEMENT}JB_ja_tasks/{task}/JAT_granted_resources_list/{grant}/"
@@ -74,6 +77,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What was said with `-ac`, by whomever."""
     not_before: int = 0
     """When it may start, if not at once (`-a`): seconds since 1970."""
+    overrides: tuple[str, ...] = ()
+    """Grid Engine's own variables that the job sets to what it likes."""
     granted: dict[str, tuple[str, ...]] = {}
     """On OCS: the ids of RSMAPs that its tasks were given."""
     queue_reasons: tuple[str, ...] = ()
@@ -123,6 +128,7 @@ def read_job(xml_text: str, state: str) -> Job:
         project=first.get(_PROJECT, ""),
         context=_pairs(leaves, _CONTEXT + "VA_variable", _CONTEXT + "VA_value"),
         not_before=_moment(first.get(_NOT_BEFORE, "")),
+        overrides=_overrides(leaves),
         granted=_granted(leaves),
         queue_reasons=tuple(text for path, text, _ in leaves if path == _QUEUES),
         predecessors=tuple(text for path, text, _ in leaves if path == _PREDECESSOR),
@@ -303,7 +309,7 @@ _Leaf = tuple[str, str, dict[str, str]]
 
 
 def _job_leaves(xml_text: str) -> list[_Leaf]:
-    wanted = {_ID, _OWNER, _NAME, _PROJECT, _NOT_BEFORE, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
+    wanted = {_ID, _OWNER, _NAME, _PROJECT, _NOT_BEFORE, _VARIABLE, _SCHEDULING, _ERROR, "unknown_jobs/ST_name"}
     wanted |= {_QUEUES, _PREDECESSOR}
     wanted.update(path + leaf for path in _REQUESTS for leaf in ("CE_name", "CE_stringval"))
     wanted.update(_CONTEXT + leaf for leaf in ("VA_variable", "VA_value"))
@@ -340,6 +346,11 @@ def _pairs(leaves: list[_Leaf], name_path: str, value_path: str) -> dict[str, st
         elif path == value_path:
             found[name] = text
     return found
+
+
+def _overrides(leaves: list[_Leaf]) -> tuple[str, ...]:
+    names = [text.removeprefix(_OVER) for path, text, _ in leaves if path == _VARIABLE and text.startswith(_OVER)]
+    return tuple(f"SGE_{name}" for name in names if not name.startswith(_SUBMITTED))
 
 
 def _granted(leaves: list[_Leaf]) -> dict[str, tuple[str, ...]]:

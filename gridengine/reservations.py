@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gridengine import commands
+from gridengine.resources import Flavour
 from warden.client import Client
 from warden.model import SECOND, Micros, WardenError, Window, clock
 
@@ -205,6 +206,32 @@ def parse_reservations(xml_text: str, owners: Collection[str]) -> list[Reservati
     return found
 
 
+def parse_json(text: str, owners: Collection[str]) -> list[Reservation]:
+    """Read ours out of `qrstat -u OWNERS -fmt json`, whose times are UTC.
+
+    Raises:
+        GridEngineError: It is not the text that we know.
+    """
+    try:
+        listed = msgspec.json.decode(text, type=_Listing).ars
+        ours = [one for one in listed if re.fullmatch(_OURS, one.name) and one.owner in owners]
+        return [Reservation(one.id, one.name, Span(_time(one.start_time), _time(one.end_time))) for one in ours]
+    except (msgspec.DecodeError, ValueError):
+        raise commands.GridEngineError("qrstat shows what is not understood; nothing was changed") from None
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    owner: str
+    start_time: str
+    end_time: str
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    ars: tuple[_Listed, ...]
+
+
 def parse_granted(text: str) -> int:
     """Read the number out of what qrsub says.
 
@@ -358,8 +385,11 @@ def _delete(number: int) -> None:
 def _existing() -> list[Reservation]:
     """Our reservations: of this user, or of a manager; others could take our names for theirs."""
     owners = {pwd.getpwuid(os.geteuid()).pw_name, *commands.run("qconf", "-sm").stdout.split()}
-    shown = commands.run("qrstat", "-u", ",".join(sorted(owners)), "-xml", utc=True).stdout
-    return parse_reservations(shown, owners)
+    asked, version = ("qrstat", "-u", ",".join(sorted(owners))), commands.version()
+    if version.flavour is Flavour.OCS and version.since(9, 2):
+        # There the qmaster writes the text, with times of its own host's zone; in JSON they are UTC.
+        return parse_json(commands.run(*asked, "-fmt", "json", utc=True).stdout, owners)
+    return parse_reservations(commands.run(*asked, "-xml", utc=True).stdout, owners)
 
 
 def _windows(offer: Offer) -> tuple[Window, ...]:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from gridengine.hooks import guard
+from gridengine.hooks import guard, shepherd
 from gridengine.hooks.job import HookJob
 from gridengine.hooks.prolog import CONFIG, MARK, on_ocs
 from warden.model import SECOND, UnavailableError, WardenError
@@ -19,6 +19,7 @@ from warden.model import SECOND, UnavailableError, WardenError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gridengine.commands import Version
     from gridengine.site import Site
     from warden.config import Config
     from warden.model import Session
@@ -32,7 +33,7 @@ def main() -> None:
     os.umask(0o077)
 
     def hook(running: guard.Guard) -> None:
-        job = HookJob.read(sys.argv[1:], os.environ)
+        job = HookJob.read(sys.argv[1:], shepherd.with_its_ports(os.environ))
         # A user may set the mark too, and gains a question to Warden by it.
         mark = job.exported(MARK)
         if mark is not None:
@@ -55,8 +56,8 @@ def finish(job: HookJob, mark: str, running: guard.Guard) -> None:
             ended += release(job, warden, end)
         except WardenError as error:
             failed = error
-    if cluster.settings.usage and on_ocs(job):
-        job.account(usage(ended, unreachable=failed is not None))
+    if cluster.settings.usage and (version := on_ocs(job)) is not None:
+        job.account(readable(usage(ended, unreachable=failed is not None), version))
     if failed is not None:
         raise failed
 
@@ -104,6 +105,11 @@ def usage(ended: Sequence[tuple[Session, bool]], *, unreachable: bool) -> dict[s
         "qrmi_wait_seconds": f"{sum(session.wait_time for session in sessions) / SECOND:.6f}",
         "qrmi_release_status": "released" if any(ours for _, ours in ended) else "already_ended",
     }
+
+
+def readable(told: dict[str, str], version: Version) -> dict[str, str]:
+    """Pure: as this version of OCS can read it. Before 9.2 that is numbers: of a word it makes 0, and execd complains."""
+    return told if version.since(9, 2) else {name: value for name, value in told.items() if value[0].isdigit()}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The job that a hook is run for, as far as it can be trusted, and the files through which a hook speaks to it.
 
 A hook runs as root with an environment that the job's owner has written. Trusted are the few variables that Grid
-Engine sets over whatever the user says (SGE_JOB_SPOOL_DIR, QUEUE, SGE_ROOT, SGE_CELL and the ports), and what the
-qmaster says.
+Engine sets over whatever the user says (SGE_JOB_SPOOL_DIR, QUEUE, SGE_ROOT and SGE_CELL; not the ports, shepherd.py),
+and what the qmaster says.
 
 Neither the spool's `config` nor the hook's arguments are: on SGE 8.1.9 a line break in a path (`qsub -o`, `-wd`), in
 `-M` or in an argument of the job adds lines to `config`, before Grid Engine's own or after them, and the shepherd fills

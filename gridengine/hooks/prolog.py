@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridengine.hooks import guard
+from gridengine.hooks import guard, shepherd
 from gridengine.hooks.job import HookError, HookJob, amount, asks_for
 from warden.model import SECOND, BadRequestError, BusyError, ConfigurationError, UnavailableError, WardenError
 
 if TYPE_CHECKING:
+    from gridengine.commands import Version
     from gridengine.configuration import GridEngineSection
     from gridengine.jobs import Job
     from gridengine.site import Offer, Site
@@ -48,7 +49,7 @@ def main() -> None:
     def hook(running: guard.Guard) -> None:
         nonlocal job
         try:
-            job = HookJob.read(sys.argv[1:], os.environ)
+            job = HookJob.read(sys.argv[1:], shepherd.with_its_ports(os.environ))
         except HookError:
             # Nothing can be said to Grid Engine about a job that nobody knows, and it shall not spin.
             time.sleep(_PAUSE_HERE)
@@ -87,17 +88,18 @@ def may_ask(job: HookJob) -> bool:
     """Whether the qmaster has to be asked. OCS says itself what was granted, and overwrites what the user says of it."""
     if job.exported(GRANTED + RESOURCE) is not None:
         return True
-    return not on_ocs(job)
+    return on_ocs(job) is None
 
 
-def on_ocs(job: HookJob) -> bool:
-    """Whether this is OCS; where nobody can tell, it is treated as the older one."""
+def on_ocs(job: HookJob) -> Version | None:
+    """OCS's version, if this is OCS; where nobody can tell, it is treated as the older one."""
     from gridengine import commands  # noqa: PLC0415 - on OCS, jobs with the QPU never need it
     from gridengine.resources import Flavour  # noqa: PLC0415
 
     with contextlib.suppress(commands.GridEngineError):
-        return commands.version(job.cell).flavour is Flavour.OCS
-    return False
+        found = commands.version(job.cell)
+        return found if found.flavour is Flavour.OCS else None
+    return None
 
 
 def grant(job: HookJob, found: Job, running: guard.Guard) -> None:
@@ -130,6 +132,8 @@ def granted(cluster: Site, job: HookJob, found: Job) -> Offer:
     """
     named = cluster.settings.rsmap
     if named is not None and asks_for(named, found.requests):
+        if GRANTED + named in found.overrides:
+            raise BadRequestError(f"the job names its QPU itself ({GRANTED}{named}): submit it without that variable")
         ids = set((job.exported(GRANTED + named) or "").split())
         # It is Grid Engine's word where the job asked for it. The qmaster repeats it, though not in every version.
         if len(ids) != 1 or not ids <= set(found.granted.get(named, ids)):

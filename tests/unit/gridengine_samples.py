@@ -13,18 +13,24 @@ class Call:
     stdout: str
     stderr: str
     status: int
+    user: str = "root"
 
 
 def calls(name: str) -> list[Call]:
     text = (SAMPLES / name).read_bytes().decode(errors="replace")
     found = []
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+    parts = re.split(r"^(?:\[(\w+)\] )?\$ ", text, flags=re.MULTILINE)[1:]
+    for user, part in zip(parts[::2], parts[1::2], strict=True):
         command, _, rest = part.partition("\n")
         body, exited, status = rest.rpartition("\n[exit ")
         lines = (body if exited else rest).splitlines(keepends=True)
-        errors = [line.removeprefix("[stderr] ") for line in lines if line.startswith("[stderr] ")]
         plain = [line for line in lines if not line.startswith("[stderr] ")]
-        found.append(Call(command, "".join(plain), "".join(errors), int(status.partition("]")[0]) if exited else 0))
+        # Some of it was captured behind the status.
+        errors = [
+            line.removeprefix("[stderr] ") for line in rest.splitlines(keepends=True) if line.startswith("[stderr] ")
+        ]
+        number = int(status.partition("]")[0]) if exited else 0
+        found.append(Call(command, "".join(plain), "".join(errors), number, user or "root"))
     return found
 
 

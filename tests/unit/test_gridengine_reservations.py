@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import time
 from typing import TYPE_CHECKING
@@ -160,6 +161,38 @@ def test_ocs_writes_fractions_of_a_second() -> None:
     assert (one.id, str(one.span)) == (1, "2026-11-22T11:32:59Z to 2026-11-22T11:33:49Z")
 
 
+def test_since_9_2_times_are_read_where_they_are_utc() -> None:
+    """Whatever the zone of the asker: the qmaster writes what qstat and qrstat show (static_plus_load_value.txt)."""
+    [text] = [call.stdout for call in calls(OCS) if "json" in call.command]
+    assert reservations.parse_json(text, {"alice"}) == []
+    ours = text.replace("aliceAR", NAME)
+    [one] = reservations.parse_json(ours, {"alice"})
+    assert (one.id, str(one.span)) == (1, "2026-11-22T11:32:59Z to 2026-11-22T11:33:49Z")
+    assert reservations.parse_json(ours, {"root"}) == []
+    for broken in (
+        "",
+        "{}",
+        ours[:300],
+        ours.replace("2026-11-22T11:32", "soon"),
+        ours.replace('"id": 1', '"id": "x"'),
+    ):
+        with pytest.raises(commands.GridEngineError, match="nothing was changed"):
+            reservations.parse_json(broken, {"alice"})
+
+
+@pytest.mark.parametrize(
+    ("number", "form"), [("OCS 9.2.0", "json"), ("OCS 9.1.3", "-xml"), ("OCS 9.0.8", "-xml"), ("SGE 8.1.9", "-xml")]
+)
+def test_what_only_9_2_has_is_asked_of_9_2_alone(
+    monkeypatch: pytest.MonkeyPatch, two: Site, number: str, form: str
+) -> None:
+    cell = Cell(monkeypatch, version=number)
+    calendars(monkeypatch, fresnel=(ahead(100),), emu=())
+    assert [step.did for step in reservations.reserve(two)] == [Did.RESERVED]
+    assert [step.did for step in reservations.reserve(two)] == [Did.KEPT]
+    assert {words[-1] for words in cell.asked if words[0] == "qrstat"} == {form}
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "error: no answer", listing().replace("2026-11-26T13:48:54", "soon"), listing().replace(">root<", ">eve<")],
@@ -212,7 +245,8 @@ def test_a_line_says_it_all_in_80_columns() -> None:
 class Cell:
     """A Grid Engine that grants what it is asked for, or `shifted` by some seconds; the real one cannot be made to."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, shifted: int = 0) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, shifted: int = 0, version: str = "SGE 8.1.9") -> None:
+        self._version = version
         self.asked: list[tuple[str, ...]] = []
         self._shifted = shifted * SECOND
         self._granted: dict[int, Reservation] = {}
@@ -222,14 +256,14 @@ class Cell:
     def spans(self) -> list[Span]:
         return [one.span for one in self._granted.values()]
 
-    def _run(self, command: str, *words: str, utc: bool = False) -> commands.Output:
+    def _run(self, command: str, *words: str, utc: bool = False, **_: object) -> commands.Output:
         # Whatever has times in it.
         assert utc == (command in {"qrsub", "qrstat"})
         self.asked.append((command, *words))
         return commands.Output(getattr(self, f"_{command}")(*words), "")
 
-    def _qconf(self, _option: str) -> str:
-        return "root\nsgeadmin\n"
+    def _qconf(self, option: str) -> str:
+        return f"{self._version}\nusage: qconf [options]\n" if option == "-help" else "root\nsgeadmin\n"
 
     def _qrsub(self, _a: str, start: str, _e: str, end: str, _n: str, name: str, *_: str) -> str:
         times = [int(dt.datetime.strptime(text + "Z", "%Y%m%d%H%M.%S%z").timestamp()) * SECOND for text in (start, end)]
@@ -241,7 +275,13 @@ class Cell:
         del self._granted[int(number)]
         return ""
 
-    def _qrstat(self, *_: str) -> str:
+    def _qrstat(self, *words: str) -> str:
+        if words[-1] == "json":
+            times = [
+                {"start_time": clock(one.span.start), "end_time": clock(one.span.end)} for one in self._granted.values()
+            ]
+            names = [{"id": one.id, "name": one.name, "owner": "root"} for one in self._granted.values()]
+            return json.dumps({"ars": [name | time for name, time in zip(names, times, strict=True)]})
         text = "<qrstat>"
         for one in self._granted.values():
             start, end = (clock(time)[:-1] for time in (one.span.start, one.span.end))
