@@ -217,9 +217,14 @@ def test_two_qpus_come_and_go_without_a_trace(bare: Cluster) -> None:
         shell(bare, "qconf -dq emu.q; qconf -dq fresnel.q; rm /etc/warden/emu.toml /etc/warden/two.toml")
 
 
+def reports(lab: Cluster) -> bool:
+    return "gl:qpu_state=ready" in call(lab, "qhost", "-F", "qpu_state").stdout
+
+
 def test_remove_refuses_while_jobs_ask_for_the_qpu(bare: Cluster) -> None:
     without = everything(bare)
     assert admin(bare, "apply").returncode == 0
+    bare.wait_until("the sensor's values", lambda: reports(bare), limit=40)
     before = everything(bare)
     submit = shlex.split("qsub -terse -h -l qpu_qubits=3 -o /dev/null -j y -b y true")
     job = bare.run(MASTER, submit, user="alice").stdout.strip()
@@ -244,10 +249,6 @@ def test_remove_refuses_while_jobs_ask_for_the_qpu(bare: Cluster) -> None:
         bare.wait_until("the job to be gone", lambda: call(bare, "qstat", "-j", job).returncode != 0, limit=30)
     assert admin(bare, "remove").returncode == 0
     assert everything(bare) == without
-
-
-def reports(lab: Cluster) -> bool:
-    return "gl:qpu_state=ready" in call(lab, "qhost", "-F", "qpu_state").stdout
 
 
 def test_what_is_stopped_in_the_middle_is_undone(lab: Cluster) -> None:
