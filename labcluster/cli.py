@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(name="demo")
     test = add("test", _test, "Run the tests through tox and sum them up.")
     test.add_argument(
-        "rest", nargs=argparse.REMAINDER, metavar="ENV", help="lint, types, py311 ... cluster, interop (all)"
+        "rest", nargs=argparse.REMAINDER, metavar="ENV", help="lint, types, py311 ... cluster, site, interop (all)"
     )
     return parser
 

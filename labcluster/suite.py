@@ -56,11 +56,11 @@ def _install_tox() -> Path:
 def _tox_arguments(arguments: Sequence[str], results: Path) -> list[str]:
     """Names of environments made into the option that tox wants; everything from the first option on as it is.
 
-    One is shown while it runs. Of several, two run side by side, and each is shown when it is done.
+    One is shown while it runs. Of several, three run side by side, and each is shown when it is done.
     """
     first = next((n for n, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
     names, options = arguments[:first], arguments[first:]
-    way = ["run"] if len(names) == 1 else ["run-parallel", "--parallel", "2"]
+    way = ["run"] if len(names) == 1 else ["run-parallel", "--parallel", "3"]
     return [*way, "--result-json", str(results), *(["-e", ",".join(names)] if names else []), *options]
 
 

@@ -8,6 +8,8 @@ import faults
 import pytest
 from grid import MASTER, Grid
 
+pytestmark = pytest.mark.site
+
 QPU = ("-l", "qpu=1")
 PAUSE, LONGEST = 2, 6
 

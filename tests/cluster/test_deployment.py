@@ -9,6 +9,8 @@ import pytest
 
 from labcluster.cluster import Cluster
 
+pytestmark = pytest.mark.site
+
 MASTER = "master"
 NODES = ("node1", "node2", "node3")
 CONFIG = "/etc/warden/warden.toml"

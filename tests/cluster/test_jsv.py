@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from grid import MASTER, WAITS, Grid
 
+pytestmark = pytest.mark.site
+
 QPU = ("-l", "qpu=1")
 HELD = ("-h",)
 LINE_BREAKS = "line breaks in arguments, paths, names, mail addresses or variables are not allowed here"

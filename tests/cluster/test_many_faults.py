@@ -13,6 +13,8 @@ from grid import MASTER, NODES, Grid
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.site
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 JOBS = 30
 RATE = 80

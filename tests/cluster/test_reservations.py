@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.site
+
 QMASTER = "/var/spool/gridengine/qmaster"
 ENDLESS = "exit 3\n"
 PARALLEL = {

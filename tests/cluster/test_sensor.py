@@ -10,6 +10,8 @@ import faults
 import pytest
 from grid import MASTER, NODES, WAITS, Grid
 
+pytestmark = pytest.mark.site
+
 # Longer than a host may take from one renewal to the next.
 LEASE = 6
 NOTHING = {"qpu": "0.000000", "qpu_state": "offline", "qpu_window": "0.000000", "qpu_qubits": "0.000000"}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from labcluster.cluster import Cluster
 
+pytestmark = pytest.mark.site
+
 CONFIG = "/etc/warden/warden.toml"
 OTHER = "/etc/warden/emu.toml"
 EMU = """
