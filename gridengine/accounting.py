@@ -124,7 +124,8 @@ def total(entries: Sequence[Entry]) -> Use:
 def as_csv(uses: Sequence[Use], by: Sequence[By]) -> str:
     """For spreadsheets: a name that users chose must not become a formula there."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # Not only where it must be: Python 3.11 leaves a carriage return without quotes, and readers take it for a line's end.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(fields(by))
     writer.writerows([_harmless(value) for value in facts(use, by).values()] for use in uses)
     return text.getvalue()

@@ -52,7 +52,7 @@ def two_qpus(lab_grid: Grid) -> Iterator[None]:
     path.write_text(before.replace('queues = ["all.q"]\n', "") + ENTRIES)
     for name in ("fresnel.q", "emu.q"):
         text = lab.run(MASTER, ["qconf", "-sq", "all.q"]).stdout.replace("all.q", name, 1)
-        lab.run(MASTER, ["sh", "-c", "cat >/tmp/given && qconf -Aq /tmp/given"], input=text)
+        lab.run(MASTER, ["sh", "-c", "cat >/tmp/queue && qconf -Aq /tmp/queue"], input=text)
     start(lab)
     try:
         lab.run(MASTER, ["qpu-admin", "apply"])

@@ -27,6 +27,8 @@ hypothesis.settings.load_profile("project")
 def standing_site() -> Iterator[Site]:
     """One broker with a real worker for all tests that disturb neither."""
     with Site() as site:
+        # No host vouches for its sessions, and all tests of a slow machine may take longer than a usual lease.
+        site.configure(session={"lease": "1d"})
         site.start_broker()
         site.start_worker()
         yield site

@@ -122,7 +122,7 @@ class Site:
     def _make_session(self) -> None:
         """Only root can acquire one; so that others can run these tests too, the store has it already."""
         now = time.time_ns() // 1000
-        session = Session(id=SESSION, uid=os.getuid(), job="1", host="", acquired=now, expires=now + 3600 * SECOND)
+        session = Session(id=SESSION, uid=os.getuid(), job="1", host="", acquired=now, expires=now + 86400 * SECOND)
         (self.room / "state").mkdir()
         store = Store(self.room / "state" / "warden.db")
         store.begin()
