@@ -15,7 +15,7 @@ from warden.config import load_section
 from warden.model import SECOND, Micros, learn
 from warden.sections import Duration
 
-_HOOKS = ("qpu-prolog", "qpu-epilog")
+_HOOKS = ("qpu-prolog", "qpu-epilog", "qpu-chain")
 
 
 class _Entry(msgspec.Struct, frozen=True):

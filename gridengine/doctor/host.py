@@ -42,6 +42,8 @@ _HOOK_LIMIT = 30.0
 # Bytes of an answer that are looked at, and the first port that users can take.
 _PAGE, _USERS_PORTS = 10_000, 1024
 _AGAIN = "install the kit on this host again"
+# What queues name; the last one where they have hooks of their own.
+_HOOKS = (*deployment.HOOKS.values(), deployment.CHAIN)
 
 
 def checks(path: Path, site: Config, section: GridEngineSection) -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
@@ -61,7 +63,7 @@ def checks(path: Path, site: Config, section: GridEngineSection) -> list[tuple[s
 
 def _kit(section: GridEngineSection) -> Iterator[Finding]:
     """All that root's interpreter loads, not only the interpreter."""
-    programs = [section.bin / name for name in ("python", *deployment.HOOKS.values(), deployment.SENSOR)]
+    programs = [section.bin / name for name in ("python", *_HOOKS, deployment.SENSOR)]
     modules = [Path(place) for name in _LOADED for place in _places(name)]
     for path in (*programs, *modules):
         findings = list(trusted("kit", path))
@@ -221,7 +223,7 @@ def _links() -> Iterator[Finding]:
 
 
 def _hooks(section: GridEngineSection) -> Iterator[Finding]:
-    for program in deployment.HOOKS.values():
+    for program in _HOOKS:
         path = section.bin / program
         if not os.access(path, os.X_OK):
             yield Finding(Verdict.BAD, "hooks here", f"{path} is missing, or may not be executed", _AGAIN)
@@ -231,7 +233,7 @@ def _hooks(section: GridEngineSection) -> Iterator[Finding]:
             words = " ".join((done.stderr or done.stdout).split())[-300:] or f"exit status {done.returncode}"
             yield Finding(Verdict.BAD, "hooks here", f"{path} cannot start: {words}", _AGAIN)
             return
-    yield Finding(Verdict.OK, "hooks here", f"{', '.join(deployment.HOOKS.values())} in {section.bin} can start")
+    yield Finding(Verdict.OK, "hooks here", f"{', '.join(_HOOKS)} in {section.bin} can start")
 
 
 def _name(uid: int) -> str:

@@ -27,6 +27,9 @@ _NOT_FOUND, _KILLED = 127, 128
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--check"]:
+        print("ok")  # noqa: T201
+        return
     number, *words = sys.argv[1:]
     theirs, (_, _, owner, _) = words[: int(number)], words[int(number) :]
     with open(_ENVIRON, "rb") as file:

@@ -131,7 +131,7 @@ def test_what_users_programs_read_is_readable_on_all_of_its_way(site: Site) -> N
 
 
 def test_all_that_root_s_interpreter_loads_is_looked_at(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = [room / name for name in ("python", "qpu-prolog", "qpu-epilog", "qpu-load-sensor")]
+    programs = [room / name for name in ("python", "qpu-prolog", "qpu-epilog", "qpu-chain", "qpu-load-sensor")]
     package = room / "package"
     module = package / "inner" / "module.py"
     module.parent.mkdir(parents=True)
@@ -177,6 +177,14 @@ def test_a_hook_that_may_not_be_executed_is_told_in_words(room: Path) -> None:
     [found] = host._hooks(GridEngineSection(bin=room))
     assert found.verdict is Verdict.BAD
     assert found.seen == f"{room}/qpu-prolog is missing, or may not be executed"
+
+
+def test_what_runs_the_site_s_own_hooks_is_looked_at_too(room: Path) -> None:
+    for name in ("qpu-prolog", "qpu-epilog"):
+        (room / name).write_text("#!/bin/sh\necho ok\n")
+        (room / name).chmod(0o755)
+    [found] = host._hooks(GridEngineSection(bin=room))
+    assert (found.verdict, found.seen) == (Verdict.BAD, f"{room}/qpu-chain is missing, or may not be executed")
 
 
 def verdicts(site: Site) -> dict[str, tuple[str, str]]:

@@ -134,6 +134,17 @@ def test_check_tells_that_a_hook_can_start(hook: str) -> None:
     assert (done.returncode, done.stdout) == (0, "ok\n")
 
 
+def test_check_tells_that_the_chain_can_start(tmp_path: Path) -> None:
+    (tmp_path / "qpu-chain").write_text((BIN / "qpu-chain").read_text())
+    (tmp_path / "qpu-chain").chmod(0o755)
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "qpu-chain", "--check"], capture_output=True, text=True, check=False, timeout=LIMIT
+    )
+    assert (done.returncode, done.stdout) == (0, "ok\n")
+
+
 # --- hooks that were there before ours ---
 
 OURS = ("7", "undefined", OWNER.pw_name, "node1")

@@ -409,8 +409,8 @@ def test_a_stopped_job_is_a_suspended_one(tmp_path: Path) -> None:
 
 def test_trouble_is_what_can_be_seen(tmp_path: Path) -> None:
     key = tmp_path / "broker.key"
-    assert len(site.trouble(tmp_path, key)) == 3
-    for name in ("qpu-prolog", "qpu-epilog", "broker.key"):
+    assert len(site.trouble(tmp_path, key)) == 4
+    for name in ("qpu-prolog", "qpu-epilog", "qpu-chain", "broker.key"):
         (tmp_path / name).touch(0o755)
     assert site.trouble(tmp_path, key) == ()
     key.chmod(0o640)
