@@ -85,7 +85,7 @@ def queues(instances: Sequence[Instance], wanted: Sequence[str], interactive: Se
     for one in instances:
         for letter, verdict, text, fix in _STATES:
             if letter in one.state:
-                seen = f"{one.name} {text}" + (f": {one.message}" if one.message else "")
+                seen = f"{one.name} {text}" + (f": {one.message}" if one.message and letter == "E" else "")
                 broken.append(Finding(verdict, "queues", seen, fix.format(one.name, host=one.host)))
     found += _few(broken)
     if not found:
@@ -131,7 +131,7 @@ def hosts(
             silent.append(Finding(Verdict.BAD, "hosts", seen, _NO_SENSOR.format(host)))
             continue
         ago = now - report.seen
-        if ago > max(_SILENCE, _MISSED * (report.interval or _INTERVAL)):
+        if ago > _silence(report):
             seen = f"nothing was heard of {host} for {length(ago)}"
             silent.append(Finding(Verdict.BAD, "hosts", seen, _NO_SENSOR.format(host)))
         other += _troubles(report, version)
@@ -142,10 +142,16 @@ def hosts(
     return found
 
 
+_NO_REPORTER = "see gridengine.sensor_hosts, and that one of these hosts has a sensor that reaches Warden"
 _NO_SENSOR = (
     "on {0}: sge_execd has to run, with qpu-load-sensor in its configuration (qconf -sconf); "
-    "`qpu-admin doctor --here` there says what it lacks"
+    "`qpu-admin doctor --here` there says what it lacks; "
+    "a sensor that hangs is ended by kill -9, and sge_execd starts it again"
 )
+
+
+def _silence(report: HostReport) -> Micros:
+    return max(_SILENCE, _MISSED * (report.interval or _INTERVAL))
 
 
 def _troubles(report: HostReport, version: str) -> list[Finding]:
@@ -165,9 +171,12 @@ def _reporter(qpu: str, reports: Sequence[HostReport], now: Micros) -> list[Find
         return []
     reporter = next((report for report in reports if report.reporter), None)
     if reporter is None:
-        fix = "see gridengine.sensor_hosts, and that one of these hosts has a sensor that reaches Warden"
-        return [Finding(Verdict.BAD, "reporter", f"no host tells Grid Engine of {qpu}", fix)]
-    ago = length(max(0, now - reporter.seen))
+        return [Finding(Verdict.BAD, "reporter", f"no host tells Grid Engine of {qpu}", _NO_REPORTER)]
+    silence = now - reporter.seen
+    ago = length(max(0, silence))
+    if silence > _silence(reporter):
+        seen = f"{reporter.host} told Grid Engine of {qpu} the last time {ago} ago, and no other host has taken over"
+        return [Finding(Verdict.BAD, "reporter", seen, _NO_REPORTER)]
     return [Finding(Verdict.OK, "reporter", f"{reporter.host} tells Grid Engine of {qpu}, the last time {ago} ago")]
 
 
@@ -274,9 +283,10 @@ def _changes(site: Site) -> list[str]:
 
 def _instances(site: Site) -> list[Instance]:
     found: list[Instance] = []
-    for queue in site.queues:
-        # One that is not there must not hide the others.
-        with contextlib.suppress(commands.UnknownObjectError):
+    known = commands.run("qconf", "-sql").stdout.split()
+    for queue in (queue for queue in site.queues if queue in known):
+        # One without hosts, of which qstat -xml says nothing but its exit status, must not hide the others.
+        with contextlib.suppress(commands.GridEngineError):
             found += read_instances(commands.run("qstat", "-f", "-explain", "E", "-q", queue, "-xml").stdout)
     return found
 

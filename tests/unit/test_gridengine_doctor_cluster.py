@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from gridengine import commands
+from gridengine.configuration import GridEngineSection
 from gridengine.doctor import cluster
 from gridengine.doctor.cluster import Instance, read_instances
 from gridengine.doctor.finding import Finding, Verdict
 from gridengine.jobs import Job, Row, UnreadableError
+from gridengine.site import Offer, Site
+from warden.config import Config
 from warden.model import SECOND, HostReport, Session
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW = 1_795_694_400 * SECOND
 VERSION = "0.1.0"
@@ -67,13 +68,13 @@ def test_queue_instances_are_read_as_qstat_explains_them() -> None:
         # Each queue is in alarm while its QPU is blocked.
         ("a", []),
         ("E", [("bad", "all.q@node1 is in the error state: why")]),
-        ("au", [("bad", "all.q@node1 does not hear from its host: why")]),
-        ("d", [("warning", "all.q@node1 is disabled: why")]),
+        ("au", [("bad", "all.q@node1 does not hear from its host")]),
+        ("d", [("warning", "all.q@node1 is disabled")]),
         (
             "auE",
             [
                 ("bad", "all.q@node1 is in the error state: why"),
-                ("bad", "all.q@node1 does not hear from its host: why"),
+                ("bad", "all.q@node1 does not hear from its host"),
             ],
         ),
     ],
@@ -140,6 +141,24 @@ def test_somebody_has_to_tell_grid_engine() -> None:
     assert ("bad", "no host tells Grid Engine of fresnel") in hosts(report("node1"), report("node2"))
     # Where nobody is asked to, nobody is missed.
     assert hosts(report("node1", candidate=False), report("node2", candidate=False)) == [WELL]
+
+
+def test_a_host_that_fell_silent_tells_nobody() -> None:
+    seen = "node1 told Grid Engine of fresnel the last time 1 min 20 s ago, and no other host has taken over"
+    assert hosts(report("node1", ago=80, reporter=True), execution=())[-1] == ("bad", seen)
+
+
+def test_a_queue_that_does_not_exist_hides_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = "<job_info><queue_info><Queue-List><name>all.q@node1</name></Queue-List></queue_info></job_info>"
+
+    def run(*arguments: str) -> commands.Output:
+        if arguments[0] == "qstat" and "all.q" not in arguments:
+            raise commands.GridEngineError("qstat: exit status 1")  # as SGE 8.1.9 has it, without a word
+        return commands.Output("all.q\nempty.q\n" if arguments[0] == "qconf" else known, "")
+
+    monkeypatch.setattr(commands, "run", run)
+    entry = Offer(warden=Config(), config=Path("/c"), queues=("none.q", "empty.q", "all.q"))
+    assert cluster._instances(Site(settings=GridEngineSection(), offers=(entry,))) == [Instance("all.q@node1")]
 
 
 def test_hosts_that_may_not_ask_the_qmaster() -> None:
