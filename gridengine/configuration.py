@@ -74,6 +74,8 @@ class GridEngineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         queues = [queue for entry in self.qpu for queue in entry.queues]
         if len(set(queues)) < len(queues):
             raise ValueError("qpu: a queue offers one QPU: name it once")
+        if len(set(self.queues)) < len(self.queues):
+            raise ValueError("queues: name each queue once")
 
 
 learn(GridEngineSection)
