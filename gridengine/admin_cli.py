@@ -202,7 +202,9 @@ def _day(text: str | None, option: str) -> tuple[int, int]:
 def _planned(config: Path) -> Plan:
     from gridengine import deployment, site
 
-    return deployment.difference(site.load(config))
+    offered = site.load(config)
+    deployment.check_programs(offered.settings.bin)
+    return deployment.difference(offered)
 
 
 def _show(planned: Plan, as_json: bool, nothing: str, *, done: bool = False) -> bool:

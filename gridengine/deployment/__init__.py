@@ -7,6 +7,7 @@ from one to the other), with `hooks` and `hosts` for the attributes of queues, a
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,13 +15,14 @@ import msgspec
 from gridengine import commands, qconf_text
 from gridengine.configuration import GridEngineSection
 from gridengine.deployment import bare as without_us
-from gridengine.deployment import cell, change, hooks, order, record, wanted
+from gridengine.deployment import cell, change, hooks, hosts, order, record, wanted
 from gridengine.deployment.state import CHAIN, HOOKS, JSV, SENSOR, Cell, Change, Item, Kind, State, attribute
 from gridengine.qconf_text import Layered
-from warden.model import ConflictError
+from warden.model import ConfigurationError, ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from gridengine.deployment.change import Say
     from gridengine.resources import Flavour
@@ -35,6 +37,7 @@ __all__ = [
     "Item",
     "Kind",
     "Plan",
+    "check_programs",
     "difference",
     "interactive_queues",
     "removal",
@@ -66,7 +69,30 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 f"jobs with a QPU may also land in {', '.join(open_)}, where no prolog gives them a session: "
                 f"qconf -mattr queue complex_values qpu=0 {open_[0]} keeps them out"
             )
+        if self._without_sensor:
+            found.append(
+                f"no sensor of ours runs on {', '.join(self._without_sensor)}, where a configuration of the host's own has "
+                "another load_sensor, or none: name it in gridengine.sensor_hosts, too, or leases of its jobs run out"
+            )
         return found
+
+    @property
+    def _without_sensor(self) -> list[str]:
+        """Hosts that offer the QPU, and that the load sensor of the global configuration does not reach."""
+
+        def has_sensor(place: str) -> bool:
+            return Item(Kind.SENSOR, place, "load_sensor") in self.wanted
+
+        instances, members = self.cell.instances, self.cell.members
+        offering = {
+            host
+            for offer in self.settings.qpu or (self.settings,)
+            for queue in offer.queues
+            for host in instances.get(queue, ())
+            if hosts.is_offered(host, offer.hosts, members)
+        }
+        own = [host for host in self.cell.own_sensors if host in offering and not has_sensor(host)]
+        return own if has_sensor("global") else []
 
     @property
     def offering(self) -> list[str]:
@@ -106,6 +132,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         record.save(file, new)
 
 
+def check_programs(folder: Path) -> None:
+    """Find a path where the kit is not, which would stop the queues: Grid Engine takes any hook.
+
+    Raises:
+        ConfigurationError: Not all of it can be run here.
+    """
+    for name in (*HOOKS.values(), CHAIN, SENSOR, JSV):
+        if not os.access(folder / name, os.X_OK):
+            raise ConfigurationError(
+                f"{folder / name} is missing here, or may not be executed: correct gridengine.bin, or install the kit there "
+                "on all hosts"
+            )
+
+
 def difference(site: Site, flavour: Flavour | None = None) -> Plan:
     """Plan what leads to what the configuration says.
 
@@ -113,6 +153,9 @@ def difference(site: Site, flavour: Flavour | None = None) -> Plan:
         WardenError: Grid Engine does not answer, or something that is not ours stands where ours should.
     """
     found = cell.read(site.settings)
+    cell.check_places(
+        place for place in site.settings.sensor_hosts if Item(Kind.SENSOR, place, "load_sensor") not in found.state
+    )
     entries = record.load(record.path(site.settings.record)).entries
     names = [offer.name for offer in site.offers]
     bare = without_us.bare(found, without_us.originals(found, entries), site.settings, names)

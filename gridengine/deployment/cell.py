@@ -23,6 +23,8 @@ from gridengine.resources import NAMES, Complex, parse_table
 from warden.model import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gridengine.configuration import GridEngineSection
 
 _GLOBAL_SETTINGS = ("jsv_url", "jsv_allowed_mod", "reporting_params")
@@ -65,6 +67,11 @@ def read(settings: GridEngineSection) -> Cell:
         inherited={place: found for place, found in inherited.items() if found},
         members={group: _members(group) for group in sorted(groups) if group.startswith("@")},
         instances=places,
+        own_sensors=tuple(
+            place
+            for place, text in configurations.items()
+            if place != "global" and "load_sensor" in qconf_text.settings(text)
+        ),
         interactive=tuple(queue for queue, shown in queues.items() if "INTERACTIVE" in shown.get("qtype", "")),
     )
 
@@ -103,6 +110,16 @@ def read_configuration(place: str) -> str:
         if "not defined" in error.text:
             return ""
         raise ConfigurationError(f"correct gridengine.sensor_hosts: {error.text}") from None
+
+
+def check_places(places: Iterable[str]) -> None:
+    """Find a host that Grid Engine does not know before anything is changed for it.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    for place in places:
+        read_configuration(place)
 
 
 def read_values(host: str, kind: str = "complex_values") -> dict[str, str]:

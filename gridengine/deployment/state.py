@@ -108,6 +108,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """The hosts of queues."""
     interactive: tuple[str, ...] = ()
     """Queues that take interactive jobs."""
+    own_sensors: tuple[str, ...] = ()
+    """Hosts whose configuration names load sensors, or none: those of the global one do not run there."""
 
     @property
     def queues(self) -> tuple[str, ...]:

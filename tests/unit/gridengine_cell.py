@@ -67,6 +67,8 @@ class FakeCell:
             case ("qconf", "-sconfl"):
                 return "\n".join(name for name in self.configurations if name != "global")
             case ("qconf", "-sconf", names):
+                if names not in self.configurations and "," not in names and names not in self.hosts:
+                    raise UnknownObjectError(f'can\'t resolve hostname "{names}"')
                 if missing := [name for name in names.split(",") if name not in self.configurations]:
                     raise UnknownObjectError(f"configuration {missing[0]} not defined")
                 return "\n\n".join(self.configurations[name] for name in names.split(","))

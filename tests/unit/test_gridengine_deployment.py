@@ -1,5 +1,7 @@
 """What the cluster should be, what it is without us, and the way between; a real cluster is in tests/cluster."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from gridengine_cell import FakeCell, setting
@@ -409,6 +411,35 @@ def test_queues_that_would_hurt_are_warned_of(cell: FakeCell, load_site: LoadSit
         "jobs with a QPU may also land in a.q",
     ]
     assert deployment.difference(load_site(TWO)).warnings(on_sge=True) == []
+
+
+def test_a_host_that_does_not_have_the_global_sensor_is_warned_of(cell: FakeCell, load_site: LoadSite) -> None:
+    cell.configurations |= {host: f"#{host}:\nload_sensor none\n" for host in ("node1", "node3", "login")}
+    cell.configurations["node2"] = "#node2:\nmailer m\n"
+
+    def without(section: str) -> list[str]:
+        warnings = deployment.difference(load_site(section)).warnings(on_sge=True)
+        return [text.partition(",")[0] for text in warnings if "sensor" in text]
+
+    assert without('queues = ["all.q"]\nhosts = ["node1", "node2"]\n') == ["no sensor of ours runs on node1"]
+    assert without('queues = ["all.q"]\nhosts = ["node1"]\n' + SENSORS) == []
+    assert without('sensor_hosts = ["node2"]\n') == []
+
+
+def test_a_host_of_sensors_that_nobody_knows_is_told_by_the_plan(cell: FakeCell, load_site: LoadSite) -> None:
+    apply(load_site(ONE))
+    with pytest.raises(ConfigurationError, match=r"correct gridengine.sensor_hosts: .*node9"):
+        deployment.difference(load_site('sensor_hosts = ["node9"]\n'))
+    remove(load_site('sensor_hosts = ["node9"]\n'))
+    assert SENSOR not in str(cell.configurations)
+
+
+def test_programs_that_are_not_there_are_no_hooks(tmp_path: Path) -> None:
+    for name in ("qpu-prolog", "qpu-epilog", "qpu-chain", "qpu-load-sensor", "qpu-jsv"):
+        with pytest.raises(ConfigurationError, match=f"{tmp_path}/{name} is missing here"):
+            deployment.check_programs(tmp_path)
+        (tmp_path / name).touch(mode=0o755)
+    deployment.check_programs(tmp_path)
 
 
 # --- OCS ---

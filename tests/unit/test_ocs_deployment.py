@@ -13,14 +13,18 @@ import pytest
 from click.testing import CliRunner
 from ocs_cell import Cell, captured_job
 
-from gridengine import qconf_text
+from gridengine import deployment, qconf_text
 from gridengine.admin_cli import main
 
 if TYPE_CHECKING:
     from click.testing import Result
 
 ROOT = Path(__file__).parents[2]
-ADMIN = "from gridengine.admin_cli import main; main(prog_name='qpu-admin')"
+# As on a host where the kit is installed under /opt.
+ADMIN = (
+    "from gridengine import deployment; deployment.check_programs = lambda _: None\n"
+    "from gridengine.admin_cli import main; main(prog_name='qpu-admin')"
+)
 
 ONE = """
 [qpu]
@@ -98,7 +102,8 @@ def cell(tmp_path: Path) -> Cell:
 
 
 @pytest.fixture
-def admin(cell: Cell, tmp_path: Path) -> Admin:
+def admin(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Admin:
+    monkeypatch.setattr(deployment, "check_programs", lambda _: None)
     return Admin(cell, tmp_path)
 
 
