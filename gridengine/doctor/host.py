@@ -65,6 +65,10 @@ def _kit(section: GridEngineSection) -> Iterator[Finding]:
     """All that root's interpreter loads, not only the interpreter."""
     programs = [section.bin / name for name in ("python", *_HOOKS, deployment.SENSOR)]
     modules = [Path(place) for name in _LOADED for place in _places(name)]
+    missing = [path for path in programs if not path.exists()]
+    if missing:
+        yield Finding(Verdict.BAD, "kit", f"{missing[0]} is missing", f"correct gridengine.bin, or {_AGAIN}")
+        return
     for path in (*programs, *modules):
         findings = list(trusted("kit", path))
         if findings[-1].verdict is not Verdict.OK:

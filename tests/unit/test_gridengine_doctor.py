@@ -152,6 +152,12 @@ def test_all_that_root_s_interpreter_loads_is_looked_at(room: Path, monkeypatch:
     assert kit() == [(Verdict.BAD, f"chown root {module}")]
 
 
+def test_a_kit_that_is_not_where_the_configuration_says(room: Path) -> None:
+    [found] = host._kit(GridEngineSection(bin=room / "none"))
+    assert (found.verdict, found.seen) == (Verdict.BAD, f"{room}/none/python is missing")
+    assert found.fix.startswith("correct gridengine.bin")
+
+
 def test_who_is_not_root_is_told_that_he_sees_little(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     first = next(examine(site.file))
