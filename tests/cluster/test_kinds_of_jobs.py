@@ -74,7 +74,7 @@ def test_each_task_of_an_array_has_a_session_of_its_own(grid: Grid) -> None:
 
 def test_parallel_job_has_one_session_at_its_master(grid: Grid) -> None:
     with environment_of_queue(grid, "p", PE):
-        job = grid.submit(TELLS + "cat $PE_HOSTFILE\n" + WAITS, *QPU, "-pe", "qpu_p", "2")
+        job = grid.submit(TELLS + "cat $PE_HOSTFILE\n" + WAITS, *QPU, "-pe", "qpu_p", str(len(NODES)))
         grid.until("the job to run", lambda: grid.runs(job))
         (session,) = grid.sessions()
         # One place for the job, whatever its slots, and a session on the host where its script runs.
