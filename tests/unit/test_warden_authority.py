@@ -40,6 +40,7 @@ PURE = [
     "authority",
     "sequence",
     "wire",
+    "frames",
     "runner",
     "states",
     "qpu/timing",
