@@ -177,6 +177,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     max_shots: int | None = None
     max_qpu_time: Micros | None = None
 
+    @property
+    def time_left(self) -> Micros | None:
+        """Of the QPU's time that it may use."""
+        return None if self.max_qpu_time is None else max(0, self.max_qpu_time - self.qpu_time)
+
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """An execution host, as its load sensor last described it."""

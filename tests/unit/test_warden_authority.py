@@ -34,6 +34,7 @@ PURE = [
     "queue",
     "planner",
     "dispatch",
+    "condition",
     "health",
     "hosts",
     "events",
