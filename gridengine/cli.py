@@ -139,12 +139,12 @@ def why(job: str, as_json: bool) -> None:
 
     From both sides: what Grid Engine says of the job, and what the QPU is doing.
     """
-    from gridengine import accounting, jobs  # noqa: PLC0415
+    from gridengine import accounting, qstat_xml  # noqa: PLC0415
     from gridengine.why import answer, facts, report  # noqa: PLC0415
 
     try:
         told = answer.explain(facts.gather(job))
-    except jobs.NoSuchJobError:
+    except qstat_xml.NoSuchJobError:
         ended = accounting.last_record(job)
         if ended is None:
             raise

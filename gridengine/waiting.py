@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import commands, job_info, jobs
+from gridengine import commands, job_info, qstat_xml
 from gridengine.drmaa_process import GridUnavailableError, JobLostError, WaitTimeoutError
 from gridengine.job_info import JobInfo
 
@@ -83,7 +83,7 @@ class Books:
         with self._lock:
             if time.monotonic() - self._live_at > not_older:
                 listed = commands.run("qstat", "-u", _user(), "-xml", environment=self._environment)
-                self._live, self._live_at = jobs.live(listed.stdout), time.monotonic()
+                self._live, self._live_at = qstat_xml.live(listed.stdout), time.monotonic()
             return self._live
 
     def named(self, names: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import commands, deployment, jobs, qconf_text
+from gridengine import commands, deployment, jobs, qconf_text, qstat_xml
 from gridengine.doctor.finding import Finding, Verdict, clocks
 from gridengine.why import reasons
 from gridengine.why.sight import asks
@@ -25,7 +25,7 @@ from warden.report import length, user
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from gridengine.jobs import Job, Row
+    from gridengine.qstat_xml import Job, Row
     from gridengine.site import Offer, Site
     from warden.model import HostReport, Micros, Session
 
@@ -253,7 +253,7 @@ def read_instances(xml_text: str) -> list[Instance]:
         UnreadableError: It is not the XML that we know.
     """
     found: list[Instance] = []
-    for tag, text in jobs.fields(xml_text, _QUEUE, ("name", "state", "message")):
+    for tag, text in qstat_xml.fields(xml_text, _QUEUE, ("name", "state", "message")):
         if tag == "name":
             found.append(Instance(text))
         elif found:
@@ -332,7 +332,7 @@ def _jobs() -> Iterator[Finding]:
     for number in numbers[:_LOOKED_AT]:
         try:
             details.append(jobs.detail(str(number)))
-        except jobs.NoSuchJobError:
+        except qstat_xml.NoSuchJobError:
             continue
     yield from stuck(rows, details)
 

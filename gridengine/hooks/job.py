@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from gridengine import jobs
+from gridengine import jobs, qstat_xml
 from warden.model import BadRequestError, WardenError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
         """What Warden knows the job by: the number, with the task's number in an array."""
         return f"{self.number}.{self.task}" if self.task else self.number
 
-    def look_up(self, *, limit: float) -> jobs.Job:
+    def look_up(self, *, limit: float) -> qstat_xml.Job:
         """The job in the qmaster's own words: nothing in it can be forged by its owner.
 
         Raises:

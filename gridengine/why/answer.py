@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine.jobs import Job, Row
+from gridengine.qstat_xml import Job, Row
 from gridengine.why import reasons
 from gridengine.why.reasons import Cause, Reason
 from gridengine.why.sight import Fit, Sight, asks, first_fit, longest_gap, number, usable

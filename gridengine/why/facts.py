@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import jobs, site
+from gridengine import jobs, qstat_xml, site
 from gridengine.why.answer import Facts, Work
 from gridengine.why.sight import Sight, asks
 from warden import config
@@ -19,7 +19,7 @@ from warden.model import WardenError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gridengine.jobs import Job, Row
+    from gridengine.qstat_xml import Job, Row
     from gridengine.site import Offer
 
 _TIMEOUT = 5.0
@@ -41,7 +41,7 @@ def gather(name: str) -> Facts:
     rows = jobs.listing()
     states = dict.fromkeys(row.state for row in rows if row.id == job.id)
     if not states:
-        raise jobs.NoSuchJobError(f"job {name} has just ended")
+        raise qstat_xml.NoSuchJobError(f"job {name} has just ended")
     job = msgspec.structs.replace(job, state=",".join(states))
     offers, trouble = _offers() if asks(job.requests) else ((), "")
     return Facts(
