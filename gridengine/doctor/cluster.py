@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gridengine import commands, deployment, jobs, qconf_text, qstat_xml
+from gridengine.amounts import asks
 from gridengine.doctor.finding import Finding, Verdict, clocks
 from gridengine.why import reasons
-from gridengine.why.sight import asks
 from warden.client import Client
 from warden.model import SECOND, ForbiddenError, UnavailableError, clock
 from warden.report import length, user

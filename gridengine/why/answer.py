@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gridengine.amounts import amount, asks, seconds
 from gridengine.qstat_xml import Job, Row
 from gridengine.why import reasons
 from gridengine.why.reasons import Cause, Reason
-from gridengine.why.sight import Fit, Sight, asks, first_fit, longest_gap, number, usable
+from gridengine.why.sight import Fit, Sight, first_fit, longest_gap, usable
 from warden.model import HORIZON, SECOND, Availability, Micros, State, clock
 from warden.report import length
 
@@ -164,7 +165,7 @@ def _impossible(requests: dict[str, str], all_of: Sequence[Sight], sights: Seque
         ("qpu_window", HORIZON // SECOND, "it asks for {0} s before a window, and none is announced sooner than {1} s"),
     ):
         wanted = requests.get(name, "0")
-        if number(wanted) > most:
+        if (amount(wanted) or 0) > most:
             found.append(Reason(Cause.IMPOSSIBLE, text.format(reasons.number(wanted), most)))
     need = _need(requests)
     if need and not found and all(first_fit(sight, known[0].time, need).never for sight in sights):
@@ -266,7 +267,7 @@ def _start(
 
 def _now(at: Micros, free: int, facts: Facts, line: Line | None, causes: set[Cause]) -> tuple[Micros | None, str]:
     """No window is in its way: what else is."""
-    if free < number(facts.job.requests["qpu"]):
+    if free < (amount(facts.job.requests["qpu"]) or 0):
         return None, "unknown: when a place is free and nobody is ahead of it"
     if (line and line.ahead >= free) or causes & _OTHERS:
         return None, "unknown: the QPU has a place, but something else is in its way"
@@ -289,12 +290,12 @@ def _fit(sight: Sight, facts: Facts, *, reserved: bool) -> Fit:
     requests = facts.job.requests
     need = _need(requests)
     if reserved and "h_rt" in requests:
-        need = max(need, (number(requests["h_rt"]) + _OFFSET) * SECOND)
+        need = max(need, (seconds(requests["h_rt"]) + _OFFSET) * SECOND)
     return first_fit(sight, max(answer.time, facts.job.not_before * SECOND), need)
 
 
 def _need(requests: dict[str, str]) -> Micros:
-    return number(requests.get("qpu_window", "0")) * SECOND
+    return seconds(requests.get("qpu_window", "0")) * SECOND
 
 
 def _todo(facts: Facts, because: Sequence[Reason], sights: Sequence[Sight]) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gridengine import jobs, qstat_xml, site
+from gridengine.amounts import asks
 from gridengine.why.answer import Facts, Work
-from gridengine.why.sight import Sight, asks
+from gridengine.why.sight import Sight
 from warden import config
 from warden.client import Client
 from warden.model import WardenError

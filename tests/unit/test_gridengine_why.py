@@ -11,10 +11,9 @@ from gridengine_samples import calls, stdout
 from gridengine import qstat_xml
 from gridengine.qstat_xml import Job, Row
 from gridengine.why import report
-from gridengine.why import sight as outlook
 from gridengine.why.answer import Answer, Facts, Line, Work, explain, place_in_line
 from gridengine.why.reasons import Cause, plain, summed
-from gridengine.why.sight import Fit, Sight, first_fit, matches
+from gridengine.why.sight import Fit, Sight, first_fit
 from warden.model import HORIZON, SECOND, Availability, State, Window
 
 # A Thursday, at noon.
@@ -199,22 +198,6 @@ def test_a_job_whose_start_time_has_not_come_is_in_nobody_s_way() -> None:
     rows = (row(5), row(6), row(7))
     assert told(job(), sight(used=1), rows=rows, later=frozenset({5})).line == Line(1, 2)
     assert told(job(), sight(used=1), rows=rows, later=frozenset({7})).line is None
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "found"),
-    [
-        ("fresnel", "fresnel", True),
-        ("fres*", "fresnel", True),
-        ("emu|fres*", "fresnel", True),
-        ("!emu", "fresnel", True),
-        ("!emu*&!fres*", "fresnel", False),
-        ("[ef]*", "emu", True),
-        ("emu", "emu2", False),
-    ],
-)
-def test_names_are_matched_as_grid_engine_does(pattern: str, name: str, found: bool) -> None:
-    assert matches(pattern, name) is found
 
 
 # --- the answer ---
@@ -519,14 +502,3 @@ def test_context_start_time_and_predecessors_of_a_job() -> None:
     assert found["5"].not_before == 1796126400
     assert found["6"].predecessors == ("1",)
     assert found["4"].queue_reasons == ('queue instance "all.q@node1" dropped because it is full',)
-
-
-def test_lengths_that_grid_engine_takes_are_read() -> None:
-    assert [outlook.number(text) for text in ("90", "1:30:00", "::30", "0:10:", "INFINITY", "")] == [
-        90,
-        5400,
-        30,
-        600,
-        0,
-        0,
-    ]

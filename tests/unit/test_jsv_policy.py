@@ -88,6 +88,7 @@ def test_what_one_qpu_can_never_give_is_refused(wants: str, parameters: dict[str
         ("qpu=4", {}, "qpu=4 is more than any of the QPUs fresnel, emu has: ask for at most qpu=3"),
         ("qpu=2,qpu_name=fres*", {}, "qpu=2 is more than the QPU fresnel has"),
         ("qpu=1,qpu_name=x|y", {}, "there is no QPU x|y: qpu_name can be fresnel, emu"),
+        ("qpu=1,qpu_name=!(emu|f*)", {}, "there is no QPU !(emu|f*): qpu_name can be fresnel, emu"),
         ("qpu=1,qpu_qubits=31", {}, "qpu_qubits=31 is more than any of"),
         ("qpu=1,qpu_qubits=20", {"q_hard": "all.q"}, "qpu_qubits=20 is more than the QPU fresnel has"),
         ("qpu=1,qpu_name=emu", {"q_hard": "all.q"}, "-q all.q has no queue with the QPU emu: leave it out"),
@@ -112,6 +113,13 @@ def test_several_qpus_are_refused_by_the_best_of_those_that_match(
 )
 def test_what_may_be_met_or_is_not_understood_is_left_to_the_scheduler(wants: str) -> None:
     assert not decide(job(wants)).refused
+
+
+@pytest.mark.parametrize(
+    "queues", ["other.q@node1|all.q", "!all.q@node1", "(other.q|all.q)@node1", "@node1", "@@quantum"]
+)
+def test_a_queue_that_may_be_meant_is_left_to_the_scheduler(queues: str) -> None:
+    assert not decide(job(q_hard=queues)).refused
 
 
 def test_who_may_not_use_the_qpu_is_sent_to_those_who_know() -> None:
