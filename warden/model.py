@@ -39,6 +39,11 @@ def brief(token: str) -> str:
     return token[:8]
 
 
+def short_host(name: str) -> str:
+    """What the scheduler calls a host and what it calls itself may differ by a domain."""
+    return name.partition(".")[0].lower()
+
+
 def one_line(text: str) -> str:
     """Make text that others chose fit for a terminal: no line breaks, no control characters."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
