@@ -27,6 +27,8 @@ _INTERACTIVE_CLIENTS = frozenset({"qrsh", "qlogin", "qsh", "qmake", "qtcsh"})
 _SLACK = 120
 # Names in a line; of more one can only tell that there are some.
 _MOST = 10
+# Nobody names so many queues; all jobs of the cluster would wait until they were compared.
+_MOST_PATTERNS = 200
 
 
 class Class(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,8 +161,9 @@ def _by_name(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
 
 def _by_queue(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
     queues = asked.queues
+    left_open = not 0 < len(queues) <= _MOST_PATTERNS
     return (
-        _those(qpus, lambda qpu: not queues or any(_meet(named, own) for named in queues for own in qpu.queues)),
+        _those(qpus, lambda qpu: left_open or any(_meet(named, own) for named in queues for own in qpu.queues)),
         f"-q {_some(queues)} has no queue with {_called(qpus)}: leave it out, or name one of "
         + _some(queue for qpu in qpus for queue in qpu.queues),
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridengine import jsv_policy, site
+from gridengine import jsv_policy, patterns, site
 from gridengine.jsv_policy import Class, Qpu
 from gridengine.jsv_protocol import Answer, Job
 
@@ -120,6 +120,16 @@ def test_what_may_be_met_or_is_not_understood_is_left_to_the_scheduler(wants: st
 )
 def test_a_queue_that_may_be_meant_is_left_to_the_scheduler(queues: str) -> None:
     assert not decide(job(q_hard=queues)).refused
+
+
+@pytest.mark.parametrize("of", ["queues", "QPUs"])
+def test_thousands_of_patterns_are_not_compared(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr(patterns, "fits", lambda pattern, name: compared.append(pattern) or pattern in {"*", name})
+    many = [f"q{number}*" for number in range(10_000)]
+    one = job(q_hard=",".join(many)) if of == "queues" else job(f"qpu=1,qpu_name={'|'.join(many)}")
+    assert not decide(one).refused
+    assert len(compared) < 10
 
 
 def test_who_may_not_use_the_qpu_is_sent_to_those_who_know() -> None:
