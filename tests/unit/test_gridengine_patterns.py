@@ -36,7 +36,21 @@ def test_names_are_matched_as_grid_engine_does(pattern: str, name: str, found: b
 
 @pytest.mark.parametrize(
     "expression",
-    ["(emu", "emu)", "emu|", "&emu", "!", "emu other", "()", "[!e]*", "[^e]*", "\\emu", "(" * 9999, "!" * 9999, "|".join(["x"] * 9999)],
+    [
+        "(emu",
+        "emu)",
+        "emu|",
+        "&emu",
+        "!",
+        "emu other",
+        "()",
+        "[!e]*",
+        "[^e]*",
+        "\\emu",
+        "(" * 9999,
+        "!" * 9999,
+        "|".join(["x"] * 9999),
+    ],
 )
 def test_what_cannot_be_read_is_left_to_grid_engine(expression: str) -> None:
     assert patterns.matches(expression, "fresnel")
