@@ -1,4 +1,4 @@
-"""The pages hang together, and architecture.md knows the house."""
+"""The pages hang together."""
 
 from __future__ import annotations
 
@@ -45,20 +45,3 @@ def test_the_readme_leads_to_every_page() -> None:
         near = {(page.parent / link.partition("#")[0]).resolve() for link in links(page) if not link.startswith("#")}
         new |= {one for one in near if one.suffix == ".md" and one.exists()} - found
     assert {page.name for page in PAGES} <= {page.name for page in found}
-
-
-ROOMS = ["warden", "gridengine", "load_sensors"]
-
-
-def house() -> set[str]:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    return set(re.findall(r"\b\w+\.py\b", text[text.index("## The house") : text.index("## The life of a task")]))
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_house_shows_every_module(room: str) -> None:
-    assert {module.name for module in (ROOT / room).glob("*.py")} - {"__init__.py"} <= house()
-
-
-def test_the_house_shows_no_module_that_is_not_there() -> None:
-    assert house() <= {module.name for room in ROOMS for module in (ROOT / room).rglob("*.py")}
