@@ -11,7 +11,7 @@ from gridengine import jsv_protocol
 from gridengine.amounts import amount, places, seconds
 from gridengine.jsv_protocol import Answer, Job
 from gridengine.patterns import matches
-from warden.model import HORIZON, SECOND
+from warden.model import HORIZON, SECOND, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,8 +25,6 @@ SOFT = "-soft -l qpu gets no QPU: ask for it with -hard -l qpu=1"
 _INTERACTIVE_CLIENTS = frozenset({"qrsh", "qlogin", "qsh", "qmake", "qtcsh"})
 # Seconds. The sensor tells what will be left two reports later, so nobody ever sees the whole of the longest gap.
 _SLACK = 120
-# Names in a line; of more one can only tell that there are some.
-_MOST = 10
 # Nobody names so many queues; all jobs of the cluster would wait until they were compared.
 _MOST_PATTERNS = 200
 
@@ -155,7 +153,7 @@ def _by_name(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
     pattern = asked.wants.get("qpu_name", "*")
     return (
         _those(qpus, lambda qpu: matches(pattern, qpu.name)),
-        f"there is no QPU {pattern}: qpu_name can be {_some(qpu.name for qpu in qpus)}",
+        f"there is no QPU {pattern}: qpu_name can be {few(qpu.name for qpu in qpus)}",
     )
 
 
@@ -164,8 +162,8 @@ def _by_queue(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
     left_open = not 0 < len(queues) <= _MOST_PATTERNS
     return (
         _those(qpus, lambda qpu: left_open or any(_meet(named, own) for named in queues for own in qpu.queues)),
-        f"-q {_some(queues)} has no queue with {_called(qpus)}: leave it out, or name one of "
-        + _some(queue for qpu in qpus for queue in qpu.queues),
+        f"-q {few(queues)} has no queue with {_called(qpus)}: leave it out, or name one of "
+        + few(queue for qpu in qpus for queue in qpu.queues),
     )
 
 
@@ -237,12 +235,7 @@ def _those(qpus: Sequence[Qpu], meets: Callable[[Qpu], bool]) -> tuple[Qpu, ...]
 
 
 def _called(qpus: Sequence[Qpu]) -> str:
-    return f"the QPU {qpus[0].name}" if len(qpus) == 1 else f"any of the QPUs {_some(qpu.name for qpu in qpus)}"
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(dict.fromkeys(names))
-    return ", ".join(listed[:_MOST]) + (" ..." if len(listed) > _MOST else "")
+    return f"the QPU {qpus[0].name}" if len(qpus) == 1 else f"any of the QPUs {few(qpu.name for qpu in qpus)}"
 
 
 def _meet(named: str, own: str) -> bool:

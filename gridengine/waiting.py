@@ -8,7 +8,6 @@ looked up in the accounting, which is written with a delay.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import pwd
@@ -21,6 +20,7 @@ import msgspec
 from gridengine import commands, job_info, qstat_xml
 from gridengine.drmaa_process import GridUnavailableError, JobLostError, WaitTimeoutError
 from gridengine.job_info import JobInfo
+from warden.model import few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -287,7 +287,7 @@ class Waiter:
         running = min(self._running, len(self._left) - unaccounted)
         trouble = self._trouble[1].text if self._trouble else ""
         if not trouble and (broken := [job for job in self._broken if job in self._left]):
-            trouble = f"in error: {_some(broken)} (qpu why {broken[0].partition('.')[0]})"
+            trouble = f"in error: {few(broken, _NAMED)} (qpu why {broken[0].partition('.')[0]})"
         return Progress(
             waiting=len(self._left) - running - unaccounted,
             running=running,
@@ -303,21 +303,17 @@ class Waiter:
 
 def _not_ended(left: Collection[str], timeout: float) -> str:
     if len(left) == 1:
-        return f"job {_some(left)} has not ended within {timeout:g} s: it goes on, wait again"
-    return f"{len(left)} jobs have not ended within {timeout:g} s ({_some(left)}): they go on, wait again"
+        return f"job {few(left, _NAMED)} has not ended within {timeout:g} s: it goes on, wait again"
+    return f"{len(left)} jobs have not ended within {timeout:g} s ({few(left, _NAMED)}): they go on, wait again"
 
 
 def _lost(lost: Mapping[str, str]) -> str:
     reason = next(iter(lost.values()))
-    first = _some(lost).split(",")[0]
-    which = f"job {first}" if len(lost) == 1 else f"{len(lost)} jobs ({_some(lost)})"
+    first = next(iter(lost))
+    which = f"job {first}" if len(lost) == 1 else f"{len(lost)} jobs ({few(lost, _NAMED)})"
     return (
         f"nobody knows how {which} ended ({reason}): deleted before it began? Try qstat -j {first}, or qacct -j {first}"
     )
-
-
-def _some(jobs: Collection[str]) -> str:
-    return ", ".join(itertools.islice(jobs, _NAMED)) + (", ..." if len(jobs) > _NAMED else "")
 
 
 def _user() -> str:

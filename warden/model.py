@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Micros = int
 
@@ -42,6 +45,12 @@ def brief(token: str) -> str:
 def short_host(name: str) -> str:
     """What the scheduler calls a host and what it calls itself may differ by a domain."""
     return name.partition(".")[0].lower()
+
+
+def few(names: Iterable[object], most: int = 10) -> str:
+    """As many as people want to read, and whether there are more."""
+    listed = list(dict.fromkeys(map(str, names)))
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
 
 
 def one_line(text: str) -> str:

@@ -12,7 +12,7 @@ from gridengine.qstat_xml import Job, Row
 from gridengine.why import reasons
 from gridengine.why.reasons import Cause, Reason
 from gridengine.why.sight import Fit, Sight, first_fit, longest_gap, usable
-from warden.model import HORIZON, SECOND, Availability, Micros, State, clock
+from warden.model import HORIZON, SECOND, Availability, Micros, State, clock, few
 from warden.report import length
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _detailed(reason: Reason, facts: Facts, sights: Sequence[Sight]) -> list[Rea
     if reason.cause is Cause.HOLD:
         return [_held(facts)]
     if reason.cause is Cause.DEPENDENCY and facts.job.predecessors:
-        jobs = ", ".join(facts.job.predecessors[:5]) + (" ..." if len(facts.job.predecessors) > 5 else "")  # noqa: PLR2004
+        jobs = few(facts.job.predecessors, 5)
         return [Reason(reason.cause, f"it waits for the end of job {jobs} (-hold_jid)", reason.said)]
     if reason.cause is Cause.START_TIME and facts.job.not_before:
         text = f"it must not start before {clock(facts.job.not_before * SECOND)}"
