@@ -311,9 +311,7 @@ def _lost(lost: Mapping[str, str]) -> str:
     reason = next(iter(lost.values()))
     first = _some(lost).split(",")[0]
     which = f"job {first}" if len(lost) == 1 else f"{len(lost)} jobs ({_some(lost)})"
-    return (
-        f"nobody knows how {which} ended ({reason}): deleted before it began? Try qstat -j {first}, or qacct -j {first}"
-    )
+    return f"nobody knows how {which} ended ({reason}): not yours, or deleted before it began? Try qstat -j {first}, or qacct -j {first}"
 
 
 def _some(jobs: Collection[str]) -> str:
