@@ -137,7 +137,7 @@ def submit(
     )
 
 
-@qpu.command("wait")
+@qpu.command("wait", short_help="Wait for your jobs, and exit with their status.")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @click.option("--within", type=console.Length(), metavar="DURATION", help="Wait no longer, for instance 30min.")
 @console.json_option
@@ -152,7 +152,7 @@ def wait_for(jobs: tuple[str, ...], within: int | None, as_json: bool) -> None:
     submit_command.wait(jobs, None if within is None else within / SECOND, as_json=as_json)
 
 
-@qpu.command()
+@qpu.command(short_help="Say why a job waits, when it can start, what to do.")
 @click.argument("job", metavar="JOB")
 @console.json_option
 def why(job: str, as_json: bool) -> None:
@@ -175,7 +175,7 @@ def why(job: str, as_json: bool) -> None:
     return console.print_json(report.facts(told)) if as_json else click.echo(report.text(told))
 
 
-@qpu.command()
+@qpu.command(short_help="List your tasks, or show one with its log.")
 @click.argument("task", metavar="[TASK]", required=False)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many.")
 @click.option("--before", metavar="TASK", type=console.NUMBER, help="The next page: those older than this one.")

@@ -76,6 +76,8 @@ def test_help_comes_at_once(command: str) -> None:
     assert min(times) < 0.6
     for name in COMMANDS[command]:
         assert f"\n  {name} " in done.stdout
+    # No command is described by half a sentence.
+    assert "...\n" not in done.stdout.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command in COMMANDS for name in COMMANDS[command]])
