@@ -154,7 +154,7 @@ def _because(facts: Facts, sights: Sequence[Sight]) -> tuple[Reason, ...]:
 
 def _of_several(said: Iterable[Reason], of_queues: Iterable[Reason], sights: Sequence[Sight]) -> list[Reason]:
     """Each QPU has queues of its own, and a quota set bounds their places: what is said of other queues matters little."""
-    blocked = {f"{sight.name} is blocked" for sight in sights}
+    blocked = set(map(_blocked, sights))
     meant = [
         msgspec.structs.replace(reason, cause=Cause.PLACE) if _OUR_QUOTA.search(reason.said) else reason
         for reason in (*said, *(reason for reason in of_queues if reason.text in blocked))
@@ -168,6 +168,11 @@ def _of_several(said: Iterable[Reason], of_queues: Iterable[Reason], sights: Seq
         elif not places:
             found.append(Reason(Cause.QUEUE, f"{elsewhere[1]} has no QPU", reason.said))
     return found
+
+
+def _blocked(sight: Sight) -> str:
+    """What is said of one of several QPUs when its queues are above their threshold."""
+    return f"{sight.name} is blocked"
 
 
 _NO_SLOTS = 'cannot run in PE "'
@@ -244,7 +249,8 @@ def _detailed(reason: Reason, facts: Facts, sights: Sequence[Sight]) -> list[Rea
         text = f"it must not start before {clock(facts.job.not_before * SECOND)}"
         return [Reason(reason.cause, text, reason.said)]
     if reason.cause is Cause.PLACE and sights:
-        return [Reason(reason.cause, _no_place(sight), reason.said) for sight in sights]
+        meant = [sight for sight in sights if reason.text == _blocked(sight)] or sights
+        return [Reason(reason.cause, _no_place(sight), reason.said) for sight in meant]
     if reason.cause is Cause.WINDOW and "qpu_window" in facts.job.requests:
         asked = brief(_need(facts.job.requests))
         ahead = [sight.availability.seconds_to_window() for sight in sights if sight.availability]

@@ -427,6 +427,13 @@ def test_why_a_job_waits_when_it_starts_and_what_to_do(
     assert lines[-1].startswith("what to do:") or lines[-2].startswith("what to do:")
 
 
+def test_of_two_qpus_the_one_that_is_blocked_is_meant() -> None:
+    elsewhere = 'cannot run in queue "emu.q" because it is not contained in its hard queue list (-q)'
+    of = job(reasons=(elsewhere,), queue_reasons=(QUEUE_BLOCKED,))
+    said = [reason.text for reason in told(of, sight(name="emu"), sight(State.OFFLINE, reason="no worker")).because]
+    assert said == ["emu.q is not what it asks for (-q)", "fresnel is blocked: offline (no worker)"]
+
+
 def test_others_that_are_ahead_are_said_to_be() -> None:
     found = told(job(), sight(), rows=(row(2), row(7)))
     assert found.start == "unknown: the QPU has a place, but others are ahead of it"
