@@ -193,14 +193,21 @@ def tasks(task: str | None, limit: int, before: int | None, name: str | None, as
             one = client.task(number)
         return console.print_json(one) if as_json else click.echo(report.task(one))
     doors = (reach.door(name, _EACH),) if as_json or before is not None else reach.doors(name)
-    for place, door in enumerate(doors):
-        with door.open() as client:
-            found = client.tasks(limit=limit, before=before)
+    failure = None
+    for door in doors:
+        try:
+            with door.open() as client:
+                found = client.tasks(limit=limit, before=before)
+        except WardenError as error:
+            # The others' tasks are shown all the same.
+            failure = error
+            continue
         if as_json:
             console.print_json(found)
         else:
-            title = f"{chr(10) if place else ''}{door.name}:\n" if len(doors) > 1 else ""
-            click.echo(title + report.tasks(found))
+            click.echo((f"{door.name}:\n" if len(doors) > 1 else "") + report.tasks(found))
+    if failure is not None:
+        raise failure
     return None
 
 

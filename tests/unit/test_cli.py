@@ -186,7 +186,7 @@ def test_status_for_people_and_for_programs(standing_site: Site) -> None:
 def two_qpus(standing_site: Site, site: Site, tmp_path: Path) -> str:
     """A site of fresnel, and of emu, whose Warden does not answer."""
     site.configure(qpu={"name": "emu"})
-    entries = f'[[gridengine.qpu]]\nqueues = ["a.q"]\n[[gridengine.qpu]]\nconfig = "{site.file}"\nqueues = ["b.q"]\n'
+    entries = f'[[gridengine.qpu]]\nconfig = "{site.file}"\nqueues = ["a.q"]\n[[gridengine.qpu]]\nqueues = ["b.q"]\n'
     both = tmp_path / "both.toml"
     both.write_text(standing_site.file.read_text() + entries)
     return str(both)
@@ -204,13 +204,19 @@ def test_status_shows_all_qpus_of_the_site(two_qpus: str) -> None:
 def test_one_of_several_qpus_is_named(two_qpus: str) -> None:
     assert "emu" not in call("qpu", "status", "--qpu", "fresnel", WARDEN_CONFIG=two_qpus).stdout
     refused(call("qpu", "status", "--qpu", "emu", WARDEN_CONFIG=two_qpus), "does not answer")
-    refused(call("qpu", "status", "--qpu", "x", WARDEN_CONFIG=two_qpus), "no QPU is called x: there is fresnel, emu")
+    refused(call("qpu", "status", "--qpu", "x", WARDEN_CONFIG=two_qpus), "no QPU is called x: there is emu, fresnel")
 
 
 def test_tasks_of_several_qpus_are_not_confused(two_qpus: str) -> None:
     for command in (("tasks", "1"), ("cancel", "1"), ("tasks", "--json"), ("tasks", "--before", "9")):
-        refused(call("qpu", *command, WARDEN_CONFIG=two_qpus), "say which QPU, --qpu fresnel or --qpu emu")
-    assert json.loads(call("qpu", "tasks", "--json", "--qpu", "fresnel", WARDEN_CONFIG=two_qpus).stdout) is not None
+        refused(call("qpu", *command, WARDEN_CONFIG=two_qpus), "say which QPU, --qpu emu or --qpu fresnel")
+    assert isinstance(
+        json.loads(call("qpu", "tasks", "--json", "--qpu", "fresnel", WARDEN_CONFIG=two_qpus).stdout), list
+    )
+    both = call("qpu", "tasks", WARDEN_CONFIG=two_qpus)
+    assert both.returncode == 1
+    assert both.stdout.startswith("fresnel:\n")
+    assert "does not answer" in both.stderr
 
 
 def test_a_job_sees_its_own_qpu(two_qpus: str, standing_site: Site) -> None:
