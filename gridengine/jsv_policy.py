@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gridengine import jsv_protocol
 from gridengine.jsv_protocol import Answer, Job
+from gridengine.patterns import fits
 from warden.model import HORIZON, SECOND
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _INTERACTIVE_CLIENTS = frozenset({"qrsh", "qlogin", "qsh", "qmake", "qtcsh"})
 _SLACK = 120
 # Names in a line; of more one can only tell that there are some.
 _MOST = 10
+# Nobody names so many queues; all jobs of the cluster would wait until they were compared.
+_MOST_PATTERNS = 200
 
 
 class Class(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,8 +162,9 @@ def _by_name(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
 
 def _by_queue(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
     queues = asked.queues
+    left_open = not 0 < len(queues) <= _MOST_PATTERNS
     return (
-        _those(qpus, lambda qpu: not queues or any(_meet(named, own) for named in queues for own in qpu.queues)),
+        _those(qpus, lambda qpu: left_open or any(_meet(named, own) for named in queues for own in qpu.queues)),
         f"-q {_some(queues)} has no queue with {_called(qpus)}: leave it out, or name one of "
         + _some(queue for qpu in qpus for queue in qpu.queues),
     )
@@ -245,9 +248,9 @@ def _some(names: Iterable[str]) -> str:
 
 def _matches(pattern: str, name: str) -> bool:
     """As Grid Engine compares: `a*|b*`; what we do not understand matches, since Grid Engine decides in the end."""
-    if not _PLAIN.fullmatch(pattern):
+    if not _PLAIN.fullmatch(pattern) or pattern.count("|") > _MOST_PATTERNS:
         return True
-    return any(fnmatchcase(name, one) for one in pattern.split("|"))
+    return any(fits(one, name) for one in pattern.split("|"))
 
 
 def _meet(named: str, own: str) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from gridengine.patterns import fits
 from warden.model import Availability, Micros, Window
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def matches(pattern: str, name: str) -> bool:
 
     def one(part: str) -> bool:
         part = part.strip().strip("()")
-        return not one(part[1:]) if part.startswith("!") else fnmatch.fnmatchcase(name, part)
+        plain = part.lstrip("! ()")
+        return fits(plain, name) ^ (part.removesuffix(plain).count("!") % 2 == 1)
 
     return any(all(map(one, group.split("&"))) for group in pattern.split("|"))
 

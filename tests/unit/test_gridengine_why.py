@@ -216,6 +216,10 @@ def test_a_job_whose_start_time_has_not_come_is_in_nobody_s_way() -> None:
         ("!emu*&!fres*", "fresnel", False),
         ("[ef]*", "emu", True),
         ("emu", "emu2", False),
+        ("!(emu)", "fresnel", True),
+        # As long as Grid Engine takes: another user's job, which stands in the line beside one's own.
+        ("!" * 2045 + "fresnel", "fresnel", False),
+        ("[" * 2047, "fresnel", False),
     ],
 )
 def test_names_are_matched_as_grid_engine_does(pattern: str, name: str, found: bool) -> None:

@@ -114,6 +114,16 @@ def test_what_may_be_met_or_is_not_understood_is_left_to_the_scheduler(wants: st
     assert not decide(job(wants)).refused
 
 
+@pytest.mark.parametrize("of", ["queues", "QPUs"])
+def test_thousands_of_patterns_are_not_compared(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr(jsv_policy, "fits", lambda pattern, name: compared.append(pattern) or pattern in {"*", name})
+    many = [f"q{number}*" for number in range(10_000)]
+    one = job(q_hard=",".join(many)) if of == "queues" else job(f"qpu=1,qpu_name={'|'.join(many)}")
+    assert not decide(one).refused
+    assert len(compared) < 10
+
+
 def test_who_may_not_use_the_qpu_is_sent_to_those_who_know() -> None:
     theirs = msgspec.structs.replace(FRESNEL, users=frozenset({1001}))
     assert decide(job(), theirs).refused.startswith("alice may not use the QPU fresnel")
