@@ -76,7 +76,7 @@ def remove(config: Path, as_json: bool, force: bool) -> None:
         _tell(f"the complexes stay, since {len(asking)} job(s) ask for them: run this again when those are gone")
 
 
-@main.command("reserve")
+@main.command("reserve", short_help="Reserve the windows of the calendar in Grid Engine.")
 @click.option("--follow", is_flag=True, help="Go on until it is ended (SIGTERM), and follow every change.")
 @click.option("--every", "pause", type=Length(), default="30s", show_default=True, help="With --follow: how often.")
 @click.option("--withdraw", is_flag=True, help="Take all reservations back instead.")
@@ -110,7 +110,7 @@ def reserve(context: click.Context, config: Path, follow: bool, pause: int, with
     context.exit(1 if any(step.failed for step in steps) else 0)
 
 
-@main.command("doctor")
+@main.command("doctor", short_help="Look for what is wrong, and say what to do.")
 @config_option
 @json_option
 @click.option("--here", "here_only", is_flag=True, help="Only this host, not the whole cluster.")
@@ -133,7 +133,7 @@ def doctor(context: click.Context, config: Path, as_json: bool, here_only: bool)
     context.exit(1 if any(one.verdict is Verdict.BAD for one in findings) else 0)
 
 
-@main.command("acct")
+@main.command("acct", short_help="Sum up what was used of the QPU.")
 @config_option
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV for spreadsheets.")

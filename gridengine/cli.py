@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from warden import console
+from warden.model import WardenError
 
 if TYPE_CHECKING:
-    from warden.client import Client
     from warden.model import Task
+
+qpu_option = click.option("--qpu", "name", metavar="NAME", help="Which QPU, where the site has several.")
 
 
 @click.group(cls=console.Group)
@@ -24,17 +26,36 @@ def qpu() -> None:
 
 
 @qpu.command()
+@qpu_option
 @console.json_option
-def status(as_json: bool) -> None:
-    """Show what the QPU is doing, and what it will do next."""
+def status(name: str | None, as_json: bool) -> None:
+    """Show what the QPU is doing, and what it will do next.
+
+    Of several, all: with --json as a list. In a job, the QPU that the job has.
+    """
+    from gridengine import reach  # noqa: PLC0415
     from warden import report  # noqa: PLC0415
 
-    with _client() as client:
-        answer = client.availability()
+    answers, failures = [], {}
+    doors = reach.doors(name)
+    for door in doors:
+        try:
+            with door.open() as client:
+                answers.append(client.availability())
+        except WardenError as error:
+            failures[door.name] = error
+    if not answers:
+        raise next(iter(failures.values()))
     if as_json:
-        console.print_json(report.availability_facts(answer))
+        facts = [report.availability_facts(answer) for answer in answers]
+        facts += [{"name": name, "state": "unknown", "reason": error.text} for name, error in failures.items()]
+        console.print_json(facts if len(doors) > 1 else facts[0])
     else:
-        click.echo(report.availability(answer))
+        shown = [report.availability(answer) for answer in answers]
+        shown += [
+            report.labelled((("QPU", name), ("state", f"unknown ({error.text})"))) for name, error in failures.items()
+        ]
+        click.echo("\n\n".join(shown))
 
 
 @qpu.command()
@@ -116,7 +137,7 @@ def submit(
     )
 
 
-@qpu.command("wait")
+@qpu.command("wait", short_help="Wait for your jobs, and exit with their status.")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @click.option("--within", type=console.Length(), metavar="DURATION", help="Wait no longer, for instance 30min.")
 @console.json_option
@@ -131,18 +152,20 @@ def wait_for(jobs: tuple[str, ...], within: int | None, as_json: bool) -> None:
     submit_command.wait(jobs, None if within is None else within / SECOND, as_json=as_json)
 
 
-@qpu.command()
+@qpu.command(short_help="Say why a job waits, when it can start, what to do.")
 @click.argument("job", metavar="JOB")
 @console.json_option
 def why(job: str, as_json: bool) -> None:
     """Say why a job waits, when it can start, and what you can do; or what it does, or how it ended.
 
-    From both sides: what Grid Engine says of the job, and what the QPU is doing.
+    From both sides: what Grid Engine says of the job, and what the QPU is doing. JOB is a job's number; of JOB.TASK the
+    whole array is told.
     """
     from gridengine import accounting, qstat_xml  # noqa: PLC0415
     from gridengine.why import answer, facts, report  # noqa: PLC0415
 
     try:
+        job = re.sub(r"^(\d+)\.\d+$", r"\1", job)
         told = answer.explain(facts.gather(job))
     except qstat_xml.NoSuchJobError:
         ended = accounting.last_record(job)
@@ -152,39 +175,57 @@ def why(job: str, as_json: bool) -> None:
     return console.print_json(report.facts(told)) if as_json else click.echo(report.text(told))
 
 
-@qpu.command()
+@qpu.command(short_help="List your tasks, or show one with its log.")
 @click.argument("task", metavar="[TASK]", required=False)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many.")
 @click.option("--before", metavar="TASK", type=console.NUMBER, help="The next page: those older than this one.")
+@qpu_option
 @console.json_option
-def tasks(task: str | None, limit: int, before: int | None, as_json: bool) -> None:
+def tasks(task: str | None, limit: int, before: int | None, name: str | None, as_json: bool) -> None:
     """List your tasks, newest first; or show one TASK with its log, and with --json its counts."""
+    from gridengine import reach  # noqa: PLC0415
     from warden import report  # noqa: PLC0415
     from warden.client import task_number  # noqa: PLC0415
 
-    with _client() as client:
-        if task is not None:
-            one = client.task(task_number(task))
-            return console.print_json(one) if as_json else click.echo(report.task(one))
-        found = client.tasks(limit=limit, before=before)
-    return console.print_json(found) if as_json else click.echo(report.tasks(found))
+    if task is not None:
+        number = task_number(task)
+        with reach.door(name, _EACH).open() as client:
+            one = client.task(number)
+        return console.print_json(one) if as_json else click.echo(report.task(one))
+    doors = (reach.door(name, _EACH),) if as_json or before is not None else reach.doors(name)
+    failure = None
+    for door in doors:
+        try:
+            with door.open() as client:
+                found = client.tasks(limit=limit, before=before)
+        except WardenError as error:
+            # The others' tasks are shown all the same.
+            failure = error
+            continue
+        if as_json:
+            console.print_json(found)
+        else:
+            click.echo((f"{door.name}:\n" if len(doors) > 1 else "") + report.tasks(found))
+    if failure is not None:
+        raise failure
+    return None
 
 
 @qpu.command()
 @click.argument("task", metavar="TASK")
-def cancel(task: str) -> None:
+@qpu_option
+def cancel(task: str, name: str | None) -> None:
     """Stop a task of yours, whether it waits or runs."""
+    from gridengine import reach  # noqa: PLC0415
     from warden.client import task_number  # noqa: PLC0415
 
-    with _client() as client:
-        stopped = client.task_stop(task_number(task))
+    number = task_number(task)
+    with reach.door(name, _EACH).open() as client:
+        stopped = client.task_stop(number)
     click.echo(f"task {stopped.id} is {stopped.status}")
 
 
-def _client() -> Client:
-    from warden.client import Client  # noqa: PLC0415
-
-    return Client(endpoint=os.environ.get("WARDEN_ENDPOINT"), timeout=5.0)
+_EACH = "each QPU of this site has tasks of its own"
 
 
 def _read(path: str) -> str:

@@ -185,7 +185,9 @@ def told(ended: list[JobInfo]) -> str:
 def _how(info: JobInfo) -> str:
     if info.exit_status is not None:
         return f"exit status {info.exit_status}"
-    return info.signal or "it was deleted or never ran"
+    # Grid Engine's word for it, `27  : searching requested shell`: only its accounting has that.
+    _, _, why = info.resource_usage.get("failed", "").partition(": ")
+    return info.signal or (f"it failed in {why}" if why else "it was deleted or never ran")
 
 
 def _status(info: JobInfo) -> int:

@@ -312,7 +312,8 @@ def _lost(lost: Mapping[str, str]) -> str:
     first = next(iter(lost))
     which = f"job {first}" if len(lost) == 1 else f"{len(lost)} jobs ({few(lost, _NAMED)})"
     return (
-        f"nobody knows how {which} ended ({reason}): deleted before it began? Try qstat -j {first}, or qacct -j {first}"
+        f"nobody knows how {which} ended ({reason}): not yours, or deleted before it began? "
+        f"Try qstat -j {first}, or qacct -j {first}"
     )
 
 

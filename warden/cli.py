@@ -62,7 +62,7 @@ def serve(config: Path, edge_only: bool, no_edge: bool, lifeline: int | None) ->
         broker.serve()
 
 
-@main.command()
+@main.command(short_help="Run the worker beside the QPU; SIGTERM ends it.")
 @console.config_option
 def worker(config: Path) -> None:
     """Run the worker beside the QPU in the foreground; SIGTERM ends it."""
@@ -77,7 +77,7 @@ def worker(config: Path) -> None:
         running.serve()
 
 
-@main.command()
+@main.command(short_help="Make the key pairs that are missing, or change them.")
 @click.option("--next", "following", is_flag=True, help="Make the pair that the broker shall have next.")
 @click.option("--switch", is_flag=True, help="Make the next pair the broker's; it counts from its next start.")
 @click.option("--edge", is_flag=True, help="Make only an HTTP edge's pair, on a host without a broker.")
@@ -282,7 +282,7 @@ def sessions(config: Path, ended: bool, job: str | None, limit: int, before: str
         click.echo(report.sessions(found))
 
 
-@main.command()
+@main.command(short_help="List everybody's tasks, or show one with its log.")
 @click.argument("task", metavar="[TASK]", required=False, type=console.NUMBER)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many.")
 @click.option("--before", metavar="TASK", type=console.NUMBER, help="The next page: those older than this one.")

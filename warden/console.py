@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -69,6 +70,8 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+# JSON escapes what is below a blank; terminals also obey these, and some turn the line around.
+_OF_TERMINALS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # Of a task or a window; what is larger is none that the wire could carry.
 NUMBER = click.IntRange(1, 2**63 - 1)
 
@@ -111,7 +114,9 @@ def print_json(value: object) -> None:
     """Print whatever msgspec can encode, for a program that reads it and a person who looks over its shoulder."""
     import msgspec  # noqa: PLC0415  (`--help` must not pay for it)
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    # They stand in strings alone, and others have chosen some of these.
+    click.echo(_OF_TERMINALS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from warden.console import table
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _BAR = 40
+_COLUMNS, _LABEL = 80, 18
 
 
 def span(window: Window) -> str:
@@ -52,13 +54,21 @@ def availability(answer: Availability) -> str:
     lines.append(("sessions", f"{answer.used} of {answer.places}"))
     lines.append(("tasks waiting", str(answer.queued)))
     if answer.next_window is None:
-        lines.append(("next window", "none planned within a week"))
+        # Behind an outage or a drain without an end nobody looks.
+        if answer.state is State.READY or answer.until is not None:
+            lines.append(("next window", "none planned within a week"))
     else:
         window = answer.next_window
         ahead = length(window.start - answer.time)
         lines.append(("next window", f"{window.kind} {span(window)}, in {ahead}"))
     lines.append(("largest register", f"{answer.qubits} qubits"))
-    return "\n".join(f"{name + ':':18}{value}" for name, value in lines)
+    return labelled(lines)
+
+
+def labelled(lines: Iterable[tuple[str, str]]) -> str:
+    """Names and what stands behind them, in 80 columns."""
+    wrap = textwrap.TextWrapper(_COLUMNS, subsequent_indent=" " * _LABEL, break_on_hyphens=False)
+    return "\n".join(wrap.fill(f"{name + ':':{_LABEL}}{value}") for name, value in lines)
 
 
 def availability_facts(answer: Availability) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The prolog or epilog that a queue had before ours: run as Grid Engine itself would have run it.
 
-`chain N [USER@]PROGRAM ARGUMENTS JOB TASK OWNER HOST`, N words being theirs, started by `qpu-chain` as root without any
+`chain prolog|epilog N [USER@]PROGRAM ARGUMENTS JOB TASK OWNER HOST`, N words being theirs, started by `qpu-chain` as root without any
 environment. The one that Grid Engine gave to `qpu-chain` comes in by descriptor 3, as the kernel keeps it; the status of the
 program goes out by descriptor 5. No status: it was not run.
 
 Grid Engine runs a hook as USER or, without one, as the job's owner. So the job's environment reaches a process of root
-where the site has said `root@` of its own hook, and nowhere else: not even the interpreter here.
+where the site has said `root@` of its own hook, and nowhere else: not even the interpreter here. And since a job on SGE
+8.1.9 can have the shepherd name another owner, the qmaster is asked whose it is before a prolog becomes him.
 """
 
 from __future__ import annotations
@@ -17,32 +18,61 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Never
 
+from gridengine.hooks import shepherd
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _ENVIRON, _STATUS = 3, 5
 # What the shell around us ignores; for a hook of Grid Engine nothing is ignored.
 _TRAPPED = ("HUP", "INT", "QUIT", "PIPE", "TERM", "USR1", "USR2", "XCPU", "XFSZ")
 _NOT_FOUND, _KILLED = 127, 128
+# What Grid Engine sets over whatever the user says; and its ports, where no shepherd has others.
+_TRUSTED = ("SGE_JOB_SPOOL_DIR", "SGE_ROOT", "SGE_CELL", *shepherd.PORTS)
+_QSTAT_LIMIT = 15.0
 
 
 def main() -> None:
     if sys.argv[1:] == ["--check"]:
         print("ok")  # noqa: T201
         return
-    number, *words = sys.argv[1:]
-    theirs, (_, _, owner, _) = words[: int(number)], words[int(number) :]
+    hook, number, *words = sys.argv[1:]
+    theirs, ours = words[: int(number)], words[int(number) :]
+    _, _, owner, _ = ours
     with open(_ENVIRON, "rb") as file:
         environ = environment(file.read())
     if not environ:
         raise ValueError("the environment that Grid Engine gave is gone")
     account, program = user(theirs[0], owner)
+    # A job whose prolog went well is its owner's.
+    if hook == "prolog" and theirs[0] == program and not is_his(ours, environ):
+        os.write(_STATUS, b"100")
+        return
     groups = {*os.getgrouplist(account.pw_name, account.pw_gid), *_granted_groups()}
     child = os.fork()
     if child == 0:
         _become(account, groups, [program, *theirs[1:]], environ)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.write(_STATUS, str(status if status >= 0 else _KILLED - status).encode())
+
+
+def is_his(arguments: Sequence[str], environ: Mapping[bytes, bytes]) -> bool:
+    """Whether the qmaster says, too, that the job is this owner's; else the job is told why it is not run.
+
+    Raises:
+        WardenError: Nobody knows.
+    """
+    from gridengine.hooks.job import HookJob  # noqa: PLC0415 - where theirs are root's, they need it not
+    from warden.model import BadRequestError  # noqa: PLC0415
+
+    trusted = {name: os.fsdecode(environ[os.fsencode(name)]) for name in _TRUSTED if os.fsencode(name) in environ}
+    job = HookJob.read(arguments, shepherd.with_its_ports(trusted))
+    try:
+        job.look_up(limit=_QSTAT_LIMIT)
+    except BadRequestError as error:
+        job.explain(error.text)
+        return False
+    return True
 
 
 def user(word: str, owner: str) -> tuple[pwd.struct_passwd, str]:

@@ -107,14 +107,17 @@ def explain(facts: Facts) -> Answer:
 
 
 def place_in_line(rows: Iterable[Row], job: Job, sights: Sequence[Sight]) -> Line | None:
-    """Its place among those that may start now: who is held, in error, or after another QPU is not in the line."""
+    """Its place among those that may start now: not who is held, in error, after another QPU or what none can give."""
     own = {sight.name for sight in usable(sights, job.requests)}
     ahead = waiting = 0
     met = False
     for row in rows:
         if not _waits(row.state) or not asks(row.requests) or set("hE") & set(row.state):
             continue
-        if own and own.isdisjoint(sight.name for sight in usable(sights, row.requests)):
+        others = usable(sights, row.requests)
+        if own and own.isdisjoint(sight.name for sight in others):
+            continue
+        if row.id != job.id and _impossible(row.requests, sights, others):
             continue
         met = met or row.id == job.id
         waiting += row.tasks
@@ -131,10 +134,15 @@ def _because(facts: Facts, sights: Sequence[Sight]) -> tuple[Reason, ...]:
     found += _impossible(job.requests, facts.sights, sights)
     found += _sent_back(job)
     said = list(map(reasons.plain, job.reasons))
+    if len(facts.sights) > 1:
+        said = _of_several(said, map(reasons.plain, job.queue_reasons), sights)
     if "error" in _phases(job.state):
         # What the scheduler would not say is the hook's; and where that is told, that there is an error need not be.
         said = [reasons.hook(reason.said) if reason.cause is Cause.OTHER else reason for reason in said]
         said = [reason for reason in said if reason.cause is not Cause.ERROR or reason.text != _IN_ERROR] or said
+    if sights and not any(map(_open, sights)) and any(reason.said.startswith(_NO_SLOTS) for reason in said):
+        # Of a parallel job that is not given the QPU, Grid Engine says that there are no slots.
+        said.insert(0, Reason(Cause.PLACE, ""))
     for reason in said:
         found += _detailed(reason, facts, sights)
     if not job.reasons:
@@ -145,6 +153,32 @@ def _because(facts: Facts, sights: Sequence[Sight]) -> tuple[Reason, ...]:
     return reasons.summed(found)
 
 
+def _of_several(said: Iterable[Reason], of_queues: Iterable[Reason], sights: Sequence[Sight]) -> list[Reason]:
+    """Each QPU has queues of its own, and a quota set bounds their places: what is said of other queues matters little."""
+    blocked = set(map(_blocked, sights))
+    meant = [
+        msgspec.structs.replace(reason, cause=Cause.PLACE) if _OUR_QUOTA.search(reason.said) else reason
+        for reason in (*said, *(reason for reason in of_queues if reason.text in blocked))
+    ]
+    places = any(reason.cause is Cause.PLACE for reason in meant)
+    found = []
+    for reason in meant:
+        elsewhere = _WITHOUT_QPU.search(reason.said)
+        if not elsewhere:
+            found.append(reason)
+        elif not places:
+            found.append(Reason(Cause.QUEUE, f"{elsewhere[1]} has no QPU", reason.said))
+    return found
+
+
+def _blocked(sight: Sight) -> str:
+    """What is said of one of several QPUs when its queues are above their threshold."""
+    return f"{sight.name} is blocked"
+
+
+_NO_SLOTS = 'cannot run in PE "'
+_OUR_QUOTA = re.compile(r'exceeds limit .* in rule "qpu/')
+_WITHOUT_QPU = re.compile(r'cannot run in (?:queue|queue instance) "(.*?)" because job requests unknown resource \(qpu')
 _IN_ERROR = reasons.plain("Job is in error state").text
 
 
@@ -162,7 +196,11 @@ def _impossible(requests: dict[str, str], all_of: Sequence[Sight], sights: Seque
     for name, most, text in (
         ("qpu", max(answer.places for answer in known), "it asks for {0} places, and the QPU has {1}"),
         ("qpu_qubits", max(answer.qubits for answer in known), "it asks for {0} qubits, and the QPU takes {1} at most"),
-        ("qpu_window", HORIZON // SECOND, "it asks for {0} s before a window, and none is announced sooner than {1} s"),
+        (
+            "qpu_window",
+            HORIZON // SECOND,
+            "it asks for {0} s before a window, and none is announced more than {1} s ahead",
+        ),
     ):
         wanted = requests.get(name, "0")
         if (amount(wanted) or 0) > most:
@@ -212,7 +250,8 @@ def _detailed(reason: Reason, facts: Facts, sights: Sequence[Sight]) -> list[Rea
         text = f"it must not start before {clock(facts.job.not_before * SECOND)}"
         return [Reason(reason.cause, text, reason.said)]
     if reason.cause is Cause.PLACE and sights:
-        return [Reason(reason.cause, _no_place(sight), reason.said) for sight in sights]
+        meant = [sight for sight in sights if reason.text == _blocked(sight)] or sights
+        return [Reason(reason.cause, _no_place(sight), reason.said) for sight in meant]
     if reason.cause is Cause.WINDOW and "qpu_window" in facts.job.requests:
         asked = brief(_need(facts.job.requests))
         ahead = [sight.availability.seconds_to_window() for sight in sights if sight.availability]
@@ -227,6 +266,11 @@ def _held(facts: Facts) -> Reason:
     who = {"user": "its user", "operator": "an operator of the cluster", "system": "a manager of the cluster"}
     by = " and ".join(who[hold] for hold in facts.holds)
     return Reason(Cause.HOLD, f"it is held by {by}" if by else "it is held", "Job is in hold state")
+
+
+def _open(sight: Sight) -> bool:
+    answer = sight.availability
+    return answer is None or (answer.state is State.READY and answer.used < answer.places)
 
 
 def _no_place(sight: Sight) -> str:
@@ -269,7 +313,9 @@ def _now(at: Micros, free: int, facts: Facts, line: Line | None, causes: set[Cau
     """No window is in its way: what else is."""
     if free < (amount(facts.job.requests["qpu"]) or 0):
         return None, "unknown: when a place is free and nobody is ahead of it"
-    if (line and line.ahead >= free) or causes & _OTHERS:
+    if line and line.ahead >= free and not causes & _OTHERS:
+        return None, "unknown: the QPU has a place, but others are ahead of it"
+    if causes & _OTHERS:
         return None, "unknown: the QPU has a place, but something else is in its way"
     return at, "at any moment: when Grid Engine hears that the QPU has a place"
 
@@ -323,7 +369,7 @@ def _advice(facts: Facts, causes: set[Cause], sights: Sequence[Sight]) -> Iterat
         yield "nothing: it waits until Warden answers; tell the QPU's operator if that takes long"
     if "waiting" in phases:
         yield "nothing: it starts by itself"
-    yield "`qpu tasks` lists its tasks" if facts.work else "nothing: it runs"
+    yield "`qpu tasks` lists its tasks" if facts.work and facts.work.tasks else "nothing: it runs"
 
 
 # --- words ---

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import collections
-import os
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import jobs, qstat_xml, site
+from gridengine import jobs, qstat_xml, reach
 from gridengine.amounts import asks
 from gridengine.why.answer import Facts, Work
 from gridengine.why.sight import Sight
-from warden import config
-from warden.client import Client
 from warden.model import WardenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gridengine.qstat_xml import Job, Row
-    from gridengine.site import Offer
+    from gridengine.reach import Door
 
-_TIMEOUT = 5.0
 _WINDOWS = 1000
 # Sessions of an array whose tasks are counted.
 _SESSIONS = 50
@@ -44,41 +40,34 @@ def gather(name: str) -> Facts:
     if not states:
         raise qstat_xml.NoSuchJobError(f"job {name} has just ended")
     job = msgspec.structs.replace(job, state=",".join(states))
-    offers, trouble = _offers() if asks(job.requests) else ((), "")
+    doors, trouble = _doors() if asks(job.requests) else ((), "")
     return Facts(
         job=job,
         rows=tuple(rows),
-        sights=tuple(_sight(offer, several=len(offers) > 1) for offer in offers),
+        sights=tuple(map(_sight, doors)),
         now=time.time_ns() // 1000,
         holds=_holds(job),
         later=frozenset(row.id for row in jobs.listing("-s", "ha")) if asks(job.requests) else frozenset(),
-        work=_work(job, rows, offers),
+        work=_work(job, rows, doors),
         trouble=trouble,
     )
 
 
-def _offers() -> tuple[tuple[Offer, ...], str]:
+def _doors() -> tuple[tuple[Door, ...], str]:
     try:
-        return site.load(config.default_path()).offers, ""
+        return reach.site_doors(), ""
     except WardenError as error:
         return (), error.text
 
 
-def _client(offer: Offer, *, several: bool) -> Client:
-    # In a job the prolog says where the Warden is, but that of its own QPU alone.
-    return Client(
-        config=offer.warden, endpoint=None if several else os.environ.get("WARDEN_ENDPOINT"), timeout=_TIMEOUT
-    )
-
-
-def _sight(offer: Offer, *, several: bool) -> Sight:
+def _sight(door: Door) -> Sight:
     try:
-        with _client(offer, several=several) as client:
+        with door.open() as client:
             answer = client.availability()
             windows = client.plan(_WINDOWS).windows
     except WardenError as error:
-        return Sight(name=offer.name, trouble=error.text)
-    return Sight(name=offer.name, availability=answer, windows=windows, more=len(windows) == _WINDOWS)
+        return Sight(name=door.name, trouble=error.text)
+    return Sight(name=door.name, availability=answer, windows=windows, more=len(windows) == _WINDOWS)
 
 
 def _holds(job: Job) -> tuple[str, ...]:
@@ -88,15 +77,14 @@ def _holds(job: Job) -> tuple[str, ...]:
     return tuple(who for who, rows in held.items() if any(row.id == job.id for row in rows))
 
 
-def _work(job: Job, rows: Iterable[Row], offers: Iterable[Offer]) -> Work | None:
+def _work(job: Job, rows: Iterable[Row], doors: Iterable[Door]) -> Work | None:
     """What the job's sessions do, as far as this user may know it."""
     if not any(row.id == job.id and row.queue for row in rows):
         return None
-    offers = tuple(offers)
     sessions, tasks = 0, collections.Counter[str]()
-    for offer in offers:
+    for door in doors:
         try:
-            with _client(offer, several=len(offers) > 1) as client:
+            with door.open() as client:
                 own = [one for one in client.sessions(limit=1000) if one.job.partition(".")[0] == str(job.id)]
                 sessions += len(own)
                 for session in own[:_SESSIONS]:

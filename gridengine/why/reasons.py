@@ -41,6 +41,7 @@ class Reason(msgspec.Struct, frozen=True):
     said: str = ""
 
 
+_NOTHING = "There are no messages available"
 _RESERVED = " due to a reservation"
 _OFFER = re.compile(r"(?P<level>[ghq])(?P<source>\w):(?P<name>[^=\s]+)=(?P<value>.*)")
 
@@ -62,7 +63,7 @@ _KNOWN: tuple[tuple[Cause, str, str], ...] = (
     (Cause.QUEUE, r'queue instance "(.*)" dropped because it is overloaded: (.*)', "{0} is overloaded ({1})"),
     (Cause.QUEUE, r'queue instance "(.*)" dropped because it is (.*)', "{0} is {1}"),
     (Cause.QUEUE, r"All queues dropped because of overload or full", "all queues are full or overloaded"),
-    (Cause.QUEUE, r'cannot run in PE "(.*)" because it only offers (\d+) slots', "only {1} slots of {0} are free"),
+    (Cause.QUEUE, r'cannot run in PE "(.*)" because it only offers (\d+) slots', "{0} has but {1} slots for it now (-pe)"),
     (Cause.QUEUE, r"Jobs cannot run because a calendar will disable a queue soon", "its queue is switched off soon"),
 )  # fmt: skip
 
@@ -86,7 +87,7 @@ def hook(message: str) -> Reason:
 
 def summed(reasons: Iterable[Reason], most: int = 3) -> tuple[Reason, ...]:
     """Without repetitions; of queues and hosts, of which a cluster may have hundreds, a few stand for all."""
-    unique = list({reason.text: reason for reason in reasons}.values())
+    unique = list({reason.text: reason for reason in reasons if reason.said != _NOTHING}.values())
     queues = [reason for reason in unique if reason.cause is Cause.QUEUE]
     if len(queues) <= most:
         return tuple(unique)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,6 +121,12 @@ def test_jobs_that_name_none_fill_both_and_no_place_is_given_twice(grid: Grid) -
     wait_for(grid, *jobs[:2])
     assert {queue_of(grid, job) for job in jobs} == {"fresnel.q", "emu.q", ""}
     assert sessions(grid, CONFIG) | sessions(grid, OTHER) == set(jobs[:2])
+    told = grid.lab.run("node1", ["qpu", "why", jobs[2]]).stdout
+    assert "all places on fresnel are taken" in told
+    assert "all places on emu are taken" in told
+    assert "never" not in told
+    shown = grid.lab.run("node1", ["qpu", "status"]).stdout
+    assert re.findall(r"^QPU: +(\w+)", shown, re.MULTILINE) == ["fresnel", "emu"]
     named = grid.submit(WAITS, *FRESNEL)
     [on_emu] = [job for job in jobs[:2] if queue_of(grid, job) == "emu.q"]
     grid.let_go(on_emu)

@@ -76,6 +76,8 @@ def test_help_comes_at_once(command: str) -> None:
     assert min(times) < 0.6
     for name in COMMANDS[command]:
         assert f"\n  {name} " in done.stdout
+    # No command is described by half a sentence.
+    assert "...\n" not in done.stdout.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command in COMMANDS for name in COMMANDS[command]])
@@ -178,6 +180,54 @@ def test_status_for_people_and_for_programs(standing_site: Site) -> None:
     assert "fresnel" in shown.stdout
     told = json.loads(call("qpu", "status", "--json", site=standing_site).stdout)
     assert (told["name"], told["state"], told["places"]) == ("fresnel", "ready", 4)
+
+
+@pytest.fixture
+def two_qpus(standing_site: Site, site: Site, tmp_path: Path) -> str:
+    """A site of fresnel, and of emu, whose Warden does not answer."""
+    site.configure(qpu={"name": "emu"})
+    entries = f'[[gridengine.qpu]]\nconfig = "{site.file}"\nqueues = ["a.q"]\n[[gridengine.qpu]]\nqueues = ["b.q"]\n'
+    both = tmp_path / "both.toml"
+    both.write_text(standing_site.file.read_text() + entries)
+    return str(both)
+
+
+def test_status_shows_all_qpus_of_the_site(two_qpus: str) -> None:
+    shown = call("qpu", "status", WARDEN_CONFIG=two_qpus)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    blocks = [block.split() for block in shown.stdout.split("\n\n")]
+    assert [(block[1], block[3]) for block in blocks] == [("fresnel", "ready"), ("emu", "unknown")]
+    told = json.loads(call("qpu", "status", "--json", WARDEN_CONFIG=two_qpus).stdout)
+    assert [(one["name"], one["state"]) for one in told] == [("fresnel", "ready"), ("emu", "unknown")]
+
+
+def test_one_of_several_qpus_is_named(two_qpus: str) -> None:
+    assert "emu" not in call("qpu", "status", "--qpu", "fresnel", WARDEN_CONFIG=two_qpus).stdout
+    refused(call("qpu", "status", "--qpu", "emu", WARDEN_CONFIG=two_qpus), "does not answer")
+    refused(call("qpu", "status", "--qpu", "x", WARDEN_CONFIG=two_qpus), "no QPU is called x: there is emu, fresnel")
+
+
+def test_tasks_of_several_qpus_are_not_confused(two_qpus: str) -> None:
+    for command in (("tasks", "1"), ("cancel", "1"), ("tasks", "--json"), ("tasks", "--before", "9")):
+        refused(call("qpu", *command, WARDEN_CONFIG=two_qpus), "say which QPU, --qpu emu or --qpu fresnel")
+    assert isinstance(
+        json.loads(call("qpu", "tasks", "--json", "--qpu", "fresnel", WARDEN_CONFIG=two_qpus).stdout), list
+    )
+    both = call("qpu", "tasks", WARDEN_CONFIG=two_qpus)
+    assert both.returncode == 1
+    assert both.stdout.startswith("fresnel:\n")
+    assert "does not answer" in both.stderr
+
+
+def test_a_job_sees_its_own_qpu(two_qpus: str, standing_site: Site) -> None:
+    endpoint = standing_site.config.client_endpoint
+    shown = call("qpu", "status", WARDEN_CONFIG=two_qpus, WARDEN_ENDPOINT=endpoint)
+    assert "fresnel" in shown.stdout
+    assert "emu" not in shown.stdout
+
+
+def test_why_takes_a_task_of_an_array_for_the_array(site: Site) -> None:
+    refused(call("qpu", "why", "7.3", site=site, SGE_ROOT="/nonexistent"), "SGE_ROOT")
 
 
 # --- in a job ---

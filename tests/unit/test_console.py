@@ -1,10 +1,12 @@
 """What every command promises: one line on stderr, the right exit status, no traceback."""
 
+import json
+
 import click
 import pytest
 from click.testing import CliRunner
 
-from warden.console import Group, table
+from warden.console import Group, print_json, table
 from warden.model import BusyError, one_line
 
 
@@ -53,3 +55,11 @@ def test_table_without_rows_is_its_headers() -> None:
 
 def test_text_of_others_cannot_steer_the_terminal() -> None:
     assert one_line("a\x1b[31mb\r\nc") == "a [31mb c"
+
+
+def test_json_that_others_have_written_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"reason": "\x1b[31m \x9b31m \x7f \u202eevil\u2069 é"}
+    print_json(said)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == said
+    assert all(char.isprintable() for char in shown.replace("\n", ""))

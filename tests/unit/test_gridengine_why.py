@@ -194,6 +194,11 @@ def test_the_place_in_the_line(rows: list[Row], line: Line | None) -> None:
     assert place_in_line(rows, job(requests={"qpu": "1", "qpu_name": "fresnel"}), TWO) == line
 
 
+def test_who_can_never_start_is_in_nobody_s_way() -> None:
+    rows = (row(2, qpu="2"), row(3, qpu_qubits="15"), row(4, qpu_window="900000"), row(5, qpu_qubits="14"), row(7))
+    assert told(job(), sight(used=1), rows=rows).line == Line(1, 2)
+
+
 def test_a_job_whose_start_time_has_not_come_is_in_nobody_s_way() -> None:
     rows = (row(5), row(6), row(7))
     assert told(job(), sight(used=1), rows=rows, later=frozenset({5})).line == Line(1, 2)
@@ -245,6 +250,11 @@ def asking(reasons: tuple[str, ...] = (TAKEN,), **requests: str) -> Job:
 
 QUEUE_BLOCKED = 'queue instance "f.q@node1" dropped because it is overloaded: qpu_fresnel=0.000000 (no load value) >= 0'
 WINDOW_SAID = "(-l qpu=1,qpu_window=7200) cannot run globally because it offers only gl:qpu_window=1800.000000"
+SEVERAL = (
+    '(-l qpu=1) cannot run in queue "all.q@node3" because job requests unknown resource (qpu)',
+    'cannot run because it exceeds limit "/////" in rule "qpu/2"',
+    'cannot run because it exceeds limit "/////" in rule "qpu/1"',
+)
 RESERVED = f"{TAKEN} due to a reservation"
 
 
@@ -311,7 +321,7 @@ RESERVED = f"{TAKEN} due to a reservation"
             id="no such QPU",
         ),
         pytest.param(
-            asking(qpu_window="900000"), [sight()], "none is announced sooner than 604800 s", "never, as it is", "`qdel 7`",
+            asking(qpu_window="900000"), [sight()], "none is announced more than 604800 s ahead", "never, as it is", "`qdel 7`",
             id="longer than anybody knows",
         ),
         pytest.param(
@@ -354,13 +364,42 @@ RESERVED = f"{TAKEN} due to a reservation"
             job(reasons=()), [sight(used=1, name="emu"), sight(State.CALIBRATING, windows=(window(-1, MINUTE),))], "",
             "unknown: when a place is free", "nothing: it starts", id="two QPUs, one busy, one blocked",
         ),
+        pytest.param(
+            job(reasons=SEVERAL), [sight(used=1, name="emu"), sight(used=1)], "all places on emu are taken",
+            "unknown: when a place is free", "nothing: it starts", id="two QPUs, both busy",
+        ),
+        pytest.param(
+            job(reasons=SEVERAL[:1], queue_reasons=(QUEUE_BLOCKED,)),
+            [sight(used=1, name="emu"), sight(State.CALIBRATING, windows=(window(-MINUTE, 9 * MINUTE),))],
+            "fresnel is blocked: calibrating", "unknown: when a place is free", "nothing: it starts",
+            id="two QPUs, one busy, one blocked by its queues' threshold",
+        ),
+        pytest.param(
+            job(reasons=SEVERAL[:1]), [sight(name="emu"), sight()], "all.q@node3 has no QPU", "unknown: the QPU has a place",
+            "nothing: it starts", id="a queue without a QPU, where there are two",
+        ),
+        pytest.param(
+            job(reasons=('cannot run in PE "make" because it only offers 1 slots',)), [sight(used=1)],
+            "all places on fresnel are taken / make has but 1 slots for it", "unknown: when a place is free", "nothing",
+            id="parallel, and busy",
+        ),
+        pytest.param(
+            job(reasons=('cannot run in PE "make" because it only offers 1 slots',)), [sight()],
+            "make has but 1 slots for it", "unknown: the QPU has a place", "nothing", id="parallel, and not busy",
+        ),
+        pytest.param(
+            job(reasons=("There are no messages available",)), [sight(used=1)], "", "unknown: when a place is free",
+            "nothing", id="Grid Engine has not looked at it yet",
+        ),
     ],
 )  # fmt: skip
 def test_why_a_job_waits_when_it_starts_and_what_to_do(
     of: Job, sights: list[Sight], because: str, start: str, todo: str
 ) -> None:
     found = told(of, *sights)
-    assert because in " / ".join(reason.text for reason in found.because)
+    said = " / ".join(reason.text for reason in found.because)
+    assert because in said
+    assert not any(noise in said for noise in ("resource quota", "nobody offers", "no messages"))
     assert found.start.startswith(start)
     assert todo in found.todo
     # What is said is one answer: a time to start if and only if there is one.
@@ -369,6 +408,24 @@ def test_why_a_job_waits_when_it_starts_and_what_to_do(
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("job 7 (afm) of alice: ")
     assert lines[-1].startswith("what to do:") or lines[-2].startswith("what to do:")
+
+
+def test_of_two_qpus_the_one_that_is_blocked_is_meant() -> None:
+    elsewhere = 'cannot run in queue "emu.q" because it is not contained in its hard queue list (-q)'
+    of = job(reasons=(elsewhere,), queue_reasons=(QUEUE_BLOCKED,))
+    said = [reason.text for reason in told(of, sight(name="emu"), sight(State.OFFLINE, reason="no worker")).because]
+    assert said == ["emu.q is not what it asks for (-q)", "fresnel is blocked: offline (no worker)"]
+
+
+def test_others_that_are_ahead_are_said_to_be() -> None:
+    found = told(job(), sight(), rows=(row(2), row(7)))
+    assert found.start == "unknown: the QPU has a place, but others are ahead of it"
+
+
+def test_no_task_is_no_list_of_tasks() -> None:
+    of = job(state="r", reasons=())
+    assert told(of, sight(used=1), work=Work(sessions=1, tasks={})).todo == "nothing: it runs"
+    assert "qpu tasks" in told(of, sight(used=1), work=Work(sessions=1, tasks={"completed": 1})).todo
 
 
 def test_an_array_of_which_one_task_is_in_error_says_both() -> None:

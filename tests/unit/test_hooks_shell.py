@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hook_spool import LIMIT, OWNER
+from hook_spool import LIMIT, OWNER, Spool
 
 import gridengine.hooks
+from gridengine import commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 BIN = Path(gridengine.hooks.__file__).parent / "bin"
+IN_QMASTER = (
+    "<detailed_job_info><djob_info><element>"
+    f"<JB_job_number>7</JB_job_number><JB_owner>{OWNER.pw_name}</JB_owner>"
+    "</element></djob_info></detailed_job_info>"
+)
 
 
 # --- the shell around it ---
@@ -171,6 +177,11 @@ def chained(room: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         f'#!/bin/sh\ncase $3 in\n*.chain) {real} ;;\n*) echo "ours: $*"; exec /usr/bin/env ;;\nesac\n'
     )
     (room / "python").chmod(0o755)
+    spool = Spool(room)
+    qstat = room / "bin" / commands._ARCHITECTURES[os.uname().machine] / "qstat"
+    qstat.parent.mkdir(parents=True)
+    qstat.write_text(f"#!/bin/sh\necho '{IN_QMASTER}'\n")
+    qstat.chmod(0o755)
 
     def run(
         hook: str,
@@ -188,7 +199,13 @@ def chained(room: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         command = [str(room / "qpu-chain"), hook, count, theirs.replace("PROGRAM", str(program)), *words, *ours]
         return subprocess.run(
             command,
-            env={"PYTHONPATH": "/trap", "SGE_JOB_SPOOL_DIR": str(room), "FOO": "b a r", **environment},
+            env={
+                "PYTHONPATH": "/trap",
+                "SGE_JOB_SPOOL_DIR": str(spool.folder),
+                "SGE_ROOT": str(room),
+                "FOO": "b a r",
+                **environment,
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -236,7 +253,7 @@ def test_theirs_need_no_first_line(chained: Callable[..., subprocess.CompletedPr
 def test_theirs_run_as_grid_engine_would_have_run_them(
     chained: Callable[..., subprocess.CompletedProcess[str]], room: Path, who: str, account: str
 ) -> None:
-    (room / "environment").write_text("FOO=other\nLD_PRELOAD=\nTWO=a\\nb\nTMPDIR=/tmp/7\nTMPDIR=/tmp/8\n")
+    (room / "7.1" / "environment").write_text("FOO=other\nLD_PRELOAD=\nTWO=a\\nb\nTMPDIR=/tmp/7\nTMPDIR=/tmp/8\n")
     shown = ("id -un", "id -G", "pwd", "grep SigBlk /proc/self/status", "grep SigIgn /proc/self/status")
     script = "\n".join(("#!/bin/sh", *shown, "ls -m /proc/$$/fd", "cat /proc/$$/environ"))
     expected = subprocess.run(["id", "-G", account], capture_output=True, text=True, check=True).stdout.split()
@@ -276,7 +293,13 @@ def test_nothing_of_the_jobs_environment_reaches_a_process_of_root(
     assert done.returncode == 0
     assert not Path("/tmp/sprung-by-0").exists()
     ours = done.stdout.partition("ours: ")[2]
-    assert {line.partition("=")[0] for line in ours.splitlines()[1:]} <= {"SGE_JOB_SPOOL_DIR", "PWD", "QUEUE", "_"}
+    assert {line.partition("=")[0] for line in ours.splitlines()[1:]} <= {
+        "SGE_JOB_SPOOL_DIR",
+        "SGE_ROOT",
+        "PWD",
+        "QUEUE",
+        "_",
+    }
 
 
 @needs_root
@@ -328,6 +351,24 @@ def test_theirs_that_nobody_can_run_send_the_job_back(
 ) -> None:
     assert chained("prolog", theirs, script="#!/bin/sh\nexit 0\n").returncode == 99
     assert chained("epilog", theirs, script="#!/bin/sh\nexit 0\n").returncode == 0
+
+
+@needs_root
+def test_theirs_do_not_run_as_another_user_than_the_jobs_owner(
+    chained: Callable[..., subprocess.CompletedProcess[str]], room: Path
+) -> None:
+    # SGE 8.1.9 believes the last line, which an argument of the job may have written.
+    with (room / "7.1" / "config").open("a") as config:
+        config.write("job_owner=daemon\n")
+    forged = ("7", "undefined", "daemon", "node1")
+    prolog = chained("prolog", "PROGRAM", script="#!/bin/sh\nid\n", ours=forged)
+    assert (prolog.returncode, prolog.stdout) == (100, "")
+    assert "job 7 is nobody's and was about to run as daemon" in (room / "7.1" / "error").read_text()
+    # Where nobody knows whose it is, it is nobody's turn.
+    next(room.glob("bin/*/qstat")).write_text("#!/bin/sh\nexit 1\n")
+    assert chained("prolog", "PROGRAM", script="#!/bin/sh\nid\n").returncode == 99
+    # A job that has run has had its owner looked at, and its epilog does not wait for the qmaster.
+    assert "uid=" in chained("epilog", "PROGRAM", script="#!/bin/sh\nid\n").stdout
 
 
 @needs_root

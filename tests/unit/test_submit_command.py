@@ -102,3 +102,10 @@ def test_what_a_script_asks_for_itself_is_left_to_it(tmp_path: Path, monkeypatch
     template, tasks = template_of(("scan.sh",), resources={})
     assert (template.resources, tasks) == ({}, Tasks(1, 9, 2))
     assert template_of(("scan.sh",), resources={}, array="3")[1] == Tasks(3, 3)
+
+
+def test_a_job_that_could_not_be_started_says_what_failed() -> None:
+    failed = {"failed": "27  : searching requested shell"}
+    lost = JobInfo(id="7", exit_status=None, signal="", aborted=True, wallclock=0.0, resource_usage=failed)
+    assert told([lost]) == "job 7 did not end by itself: it failed in searching requested shell"
+    assert told([info("7", None)]) == "job 7 did not end by itself: it was deleted or never ran"
