@@ -161,13 +161,13 @@ def why(job: str, as_json: bool) -> None:
     From both sides: what Grid Engine says of the job, and what the QPU is doing. JOB is a job's number; of JOB.TASK the
     whole array is told.
     """
-    from gridengine import accounting, jobs  # noqa: PLC0415
+    from gridengine import accounting, qstat_xml  # noqa: PLC0415
     from gridengine.why import answer, facts, report  # noqa: PLC0415
 
     try:
         job = re.sub(r"^(\d+)\.\d+$", r"\1", job)
         told = answer.explain(facts.gather(job))
-    except jobs.NoSuchJobError:
+    except qstat_xml.NoSuchJobError:
         ended = accounting.last_record(job)
         if ended is None:
             raise

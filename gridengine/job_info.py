@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gridengine import qacct_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -66,7 +68,7 @@ def told_by_qacct(text: str) -> dict[str, JobInfo]:
 
     Of a job that was started again the last record stands. Records of starts that were no end are left out.
     """
-    found = (_record(block) for block in re.split(r"^=+[ \t]*$", text, flags=re.MULTILINE))
+    found = map(_record, qacct_text.blocks(text))
     return {info.id: info for info in found if info}
 
 
@@ -77,19 +79,17 @@ def status_of(letters: str) -> JobStatus:
     return JobStatus.SUSPENDED if re.search("[sST]", letters) else JobStatus.RUNNING
 
 
-def _record(block: str) -> JobInfo | None:
-    fields = {parts[0]: parts[1].strip() for line in block.splitlines() if len(parts := line.split(None, 1)) > 1}
-    number, task = fields.get("jobnumber", ""), fields.get("taskid", "")
-    failed, status = int(_number(fields.get("failed", ""))), int(_number(fields.get("exit_status", "")))
-    if not number.isdecimal() or failed in _STARTED_AGAIN:
+def _record(fields: dict[str, str]) -> JobInfo | None:
+    failed, status = (int(qacct_text.number(fields.get(name, ""))) for name in ("failed", "exit_status"))
+    if failed in qacct_text.STARTED_AGAIN:
         return None
     killed = failed in _KILLED and status > _SIGNALLED
     return JobInfo(
-        id=f"{number}.{task}" if task.isdecimal() else number,
+        id=qacct_text.job(fields),
         exit_status=status if failed == 0 else None,
         signal=_signal_name(status - _SIGNALLED) if killed else "",
         aborted=failed != 0 and not killed,
-        wallclock=_number(fields.get("wallclock") or fields.get("ru_wallclock") or ""),
+        wallclock=qacct_text.number(fields.get("wallclock") or fields.get("ru_wallclock") or ""),
         resource_usage=fields,
     )
 
@@ -101,13 +101,6 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _number(text: str) -> float:
-    """Read `60`, `60s`, `137                  (Killed)`; what is no number counts as 0."""
-    found = re.match(r"\d+(\.\d+)?", text)
-    return float(found[0]) if found else 0.0
-
-
-# Of qacct's field `failed`: migrating and rescheduling; a limit, and killed by a signal.
-_STARTED_AGAIN = frozenset({24, 25})
+# Of qacct's field `failed`: a limit, and killed by a signal.
 _KILLED = frozenset({37, 100})
 _SIGNALLED = 128

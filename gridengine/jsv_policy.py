@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gridengine import jsv_protocol
+from gridengine.amounts import amount, places, seconds
 from gridengine.jsv_protocol import Answer, Job
-from gridengine.patterns import fits
-from warden.model import HORIZON, SECOND
+from gridengine.patterns import matches
+from warden.model import HORIZON, SECOND, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,13 +22,9 @@ LINE_BREAKS = "line breaks in arguments, paths, names, mail addresses or variabl
 INTERACTIVE = "qrsh and qlogin jobs get no QPU on SGE 8.1.9: submit it as a batch job, with qsub or `qpu submit`"
 SOFT = "-soft -l qpu gets no QPU: ask for it with -hard -l qpu=1"
 
-# Patterns of Grid Engine that we read; its logical operators (&, !, parentheses) are left to it.
-_PLAIN = re.compile(r"[^&!()]*")
 _INTERACTIVE_CLIENTS = frozenset({"qrsh", "qlogin", "qsh", "qmake", "qtcsh"})
 # Seconds. The sensor tells what will be left two reports later, so nobody ever sees the whole of the longest gap.
 _SLACK = 120
-# Names in a line; of more one can only tell that there are some.
-_MOST = 10
 # Nobody names so many queues; all jobs of the cluster would wait until they were compared.
 _MOST_PATTERNS = 200
 
@@ -131,7 +128,7 @@ def impossible(asked: Request, *, interactive: bool) -> str:
         return INTERACTIVE
     if "qpu" not in asked.wants:
         return SOFT
-    if _whole(asked.wants["qpu"]) is None:
+    if places(asked.wants["qpu"]) is None:
         said = f"qpu={asked.wants['qpu']}" if asked.wants["qpu"] else "qpu"
         return f"-l {said} asks for no whole place on a QPU: ask for qpu=1, or leave it out"
     return ""
@@ -155,8 +152,8 @@ _Narrowed = tuple[tuple[Qpu, ...], str]
 def _by_name(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
     pattern = asked.wants.get("qpu_name", "*")
     return (
-        _those(qpus, lambda qpu: _matches(pattern, qpu.name)),
-        f"there is no QPU {pattern}: qpu_name can be {_some(qpu.name for qpu in qpus)}",
+        _those(qpus, lambda qpu: matches(pattern, qpu.name)),
+        f"there is no QPU {pattern}: qpu_name can be {few(qpu.name for qpu in qpus)}",
     )
 
 
@@ -165,13 +162,13 @@ def _by_queue(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
     left_open = not 0 < len(queues) <= _MOST_PATTERNS
     return (
         _those(qpus, lambda qpu: left_open or any(_meet(named, own) for named in queues for own in qpu.queues)),
-        f"-q {_some(queues)} has no queue with {_called(qpus)}: leave it out, or name one of "
-        + _some(queue for qpu in qpus for queue in qpu.queues),
+        f"-q {few(queues)} has no queue with {_called(qpus)}: leave it out, or name one of "
+        + few(queue for qpu in qpus for queue in qpu.queues),
     )
 
 
 def _by_places(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
-    wanted = _whole(asked.wants["qpu"]) or 0
+    wanted = places(asked.wants["qpu"]) or 0
     most = max(qpu.places for qpu in qpus)
     return (
         _those(qpus, lambda qpu: wanted <= qpu.places),
@@ -180,7 +177,7 @@ def _by_places(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
 
 
 def _by_qubits(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
-    wanted = _number(asked.wants.get("qpu_qubits", ""))
+    wanted = amount(asked.wants.get("qpu_qubits", "")) or 0
     most = max(qpu.qubits for qpu in qpus)
     return (
         _those(qpus, lambda qpu: wanted <= qpu.qubits),
@@ -189,7 +186,7 @@ def _by_qubits(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
 
 
 def _by_window(asked: Request, qpus: Sequence[Qpu]) -> _Narrowed:
-    wanted = _number(asked.wants.get("qpu_window", ""))
+    wanted = seconds(asked.wants.get("qpu_window", ""))
     most = max(qpu.longest for qpu in qpus)
     return (
         _those(qpus, lambda qpu: wanted <= qpu.longest),
@@ -208,7 +205,7 @@ def _missing(asked: Request, qpus: Sequence[Qpu]) -> dict[str, str]:
     """The parameters that the job should have, beside those that it has."""
     found = {}
     hard, queues = f"{asked.scope}l_hard", f"{asked.scope}q_hard"
-    needed = _seconds(asked.wants.get("h_rt", ""))
+    needed = seconds(asked.wants.get("h_rt", ""))
     asks = {name for kind in ("l_hard", "l_soft") for name, _ in jsv_protocol.items(asked.job.get(asked.scope + kind))}
     # A job that fits into no gap lives through windows: its tasks wait.
     if needed and "qpu_window" not in asks and needed + _SLACK <= max(qpu.longest for qpu in qpus):
@@ -238,43 +235,12 @@ def _those(qpus: Sequence[Qpu], meets: Callable[[Qpu], bool]) -> tuple[Qpu, ...]
 
 
 def _called(qpus: Sequence[Qpu]) -> str:
-    return f"the QPU {qpus[0].name}" if len(qpus) == 1 else f"any of the QPUs {_some(qpu.name for qpu in qpus)}"
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(dict.fromkeys(names))
-    return ", ".join(listed[:_MOST]) + (" ..." if len(listed) > _MOST else "")
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """As Grid Engine compares: `a*|b*`; what we do not understand matches, since Grid Engine decides in the end."""
-    if not _PLAIN.fullmatch(pattern) or pattern.count("|") > _MOST_PATTERNS:
-        return True
-    return any(fits(one, name) for one in pattern.split("|"))
+    return f"the QPU {qpus[0].name}" if len(qpus) == 1 else f"any of the QPUs {few(qpu.name for qpu in qpus)}"
 
 
 def _meet(named: str, own: str) -> bool:
     """Whether a queue that the user names may be one that offers the QPU; hosts and their groups are left to Grid Engine."""
-    return _matches(named.partition("@")[0] or "*", own.partition("@")[0])
-
-
-def _whole(text: str) -> int | None:
-    """A number of places, as the prolog reads it."""
-    found = re.fullmatch(r"([1-9][0-9]{0,8})(\.0+)?", text)
-    return int(found[1]) if found else None
-
-
-def _number(text: str) -> int:
-    """0 for what Grid Engine itself should judge."""
-    found = re.fullmatch(r"([0-9]{1,12})(\.[0-9]+)?", text)
-    return int(found[1]) if found else 0
-
-
-def _seconds(text: str) -> int:
-    """A time as Grid Engine writes it, in whole seconds, rounded up; 0: there is no end."""
-    if not re.fullmatch(r"([0-9]{0,9}:){0,2}[0-9]{0,9}(\.[0-9]{1,6})?", text):
-        return 0
-    total = 0.0
-    for part in text.split(":"):
-        total = total * 60 + float(part or 0)
-    return -int(-total // 1)
+    if "@" in named and set("!&") & set(named):
+        # Without its hosts it says something else.
+        return True
+    return matches(re.sub(r"@[^|()]*", "", named) or "*", own.partition("@")[0])

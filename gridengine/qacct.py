@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import commands
+from gridengine import commands, qacct_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_RULE = re.compile(r"^=+[ \t]*$", re.MULTILINE)
 _LIMIT = 120.0
 _SECOND = 1_000_000
 # SGE's times, as C's ctime writes them; OCS has ISO's.
 _CTIME = "%a %b %d %H:%M:%S %Y"
 # What OCS prints of a record that it cannot read.
 _NULL = "(nullptr)"
-# `failed`: the job was sent back to the queue, and is started again.
-_AGAIN = frozenset({24, 25})
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +43,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def final(self) -> bool:
         """Whether the job is over, and not started again."""
-        return self.failed not in _AGAIN
+        return self.failed not in qacct_text.STARTED_AGAIN
 
 
 def parse(text: str) -> list[Record]:
     """Read what `qacct -j` prints in UTC, of either flavour; of local times an hour comes twice a year."""
-    return [record for record in map(_record, _RULE.split(text)) if record]
+    return [_record(fields) for fields in qacct_text.blocks(text) if fields.get("owner") != _NULL]
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -162,22 +158,18 @@ def _ask(*arguments: str) -> list[Record]:
         raise
 
 
-def _record(block: str) -> Record | None:
-    fields = {parts[0]: parts[1].strip() for line in block.splitlines() if len(parts := line.split(None, 1)) > 1}
-    number, task = fields.get("jobnumber", ""), fields.get("taskid", "")
-    if not number.isdecimal() or fields.get("owner") == _NULL:
-        return None
+def _record(fields: dict[str, str]) -> Record:
     return Record(
-        job=f"{number}.{task}" if task.isdecimal() else number,
+        job=qacct_text.job(fields),
         owner=fields.get("owner", ""),
         name=fields.get("jobname", ""),
         project=_given(fields.get("project", "")),
         submitted=_time(fields.get("qsub_time", "")),
         started=_time(fields.get("start_time", "")),
         ended=_time(fields.get("end_time", "")),
-        wallclock=_number(fields.get("ru_wallclock", "")),
-        exit_status=int(_number(fields.get("exit_status", ""))),
-        failed=int(_number(fields.get("failed", ""))),
+        wallclock=qacct_text.number(fields.get("ru_wallclock", "")),
+        exit_status=int(qacct_text.number(fields.get("exit_status", ""))),
+        failed=int(qacct_text.number(fields.get("failed", ""))),
     )
 
 
@@ -192,9 +184,3 @@ def _time(text: str) -> float | None:
         return found.replace(tzinfo=dt.UTC).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _number(text: str) -> float:
-    """Read `60`, `60s`, `137                  (Killed)`; what is no number counts as 0."""
-    found = re.match(r"\d+(\.\d+)?", text)
-    return float(found[0]) if found else 0.0

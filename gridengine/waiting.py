@@ -8,7 +8,6 @@ looked up in the accounting, which is written with a delay.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import pwd
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import commands, job_info, jobs
+from gridengine import commands, job_info, qstat_xml
 from gridengine.drmaa_process import GridUnavailableError, JobLostError, WaitTimeoutError
 from gridengine.job_info import JobInfo
+from warden.model import few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -83,7 +83,7 @@ class Books:
         with self._lock:
             if time.monotonic() - self._live_at > not_older:
                 listed = commands.run("qstat", "-u", _user(), "-xml", environment=self._environment)
-                self._live, self._live_at = jobs.live(listed.stdout), time.monotonic()
+                self._live, self._live_at = qstat_xml.live(listed.stdout), time.monotonic()
             return self._live
 
     def named(self, names: Iterable[str]) -> list[str]:
@@ -287,7 +287,7 @@ class Waiter:
         running = min(self._running, len(self._left) - unaccounted)
         trouble = self._trouble[1].text if self._trouble else ""
         if not trouble and (broken := [job for job in self._broken if job in self._left]):
-            trouble = f"in error: {_some(broken)} (qpu why {broken[0].partition('.')[0]})"
+            trouble = f"in error: {few(broken, _NAMED)} (qpu why {broken[0].partition('.')[0]})"
         return Progress(
             waiting=len(self._left) - running - unaccounted,
             running=running,
@@ -303,19 +303,18 @@ class Waiter:
 
 def _not_ended(left: Collection[str], timeout: float) -> str:
     if len(left) == 1:
-        return f"job {_some(left)} has not ended within {timeout:g} s: it goes on, wait again"
-    return f"{len(left)} jobs have not ended within {timeout:g} s ({_some(left)}): they go on, wait again"
+        return f"job {few(left, _NAMED)} has not ended within {timeout:g} s: it goes on, wait again"
+    return f"{len(left)} jobs have not ended within {timeout:g} s ({few(left, _NAMED)}): they go on, wait again"
 
 
 def _lost(lost: Mapping[str, str]) -> str:
     reason = next(iter(lost.values()))
-    first = _some(lost).split(",")[0]
-    which = f"job {first}" if len(lost) == 1 else f"{len(lost)} jobs ({_some(lost)})"
-    return f"nobody knows how {which} ended ({reason}): not yours, or deleted before it began? Try qstat -j {first}, or qacct -j {first}"
-
-
-def _some(jobs: Collection[str]) -> str:
-    return ", ".join(itertools.islice(jobs, _NAMED)) + (", ..." if len(jobs) > _NAMED else "")
+    first = next(iter(lost))
+    which = f"job {first}" if len(lost) == 1 else f"{len(lost)} jobs ({few(lost, _NAMED)})"
+    return (
+        f"nobody knows how {which} ended ({reason}): not yours, or deleted before it began? "
+        f"Try qstat -j {first}, or qacct -j {first}"
+    )
 
 
 def _user() -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from warden import config as configuration
 from warden.config import load_section
-from warden.model import SECOND, Micros, learn
+from warden.model import SECOND, Micros, learn, short_host
 from warden.sections import Duration
 
 _HOOKS = ("qpu-prolog", "qpu-epilog", "qpu-chain")
@@ -64,7 +64,7 @@ def load(path: Path, host: str) -> Site:
     return Site(
         qpus=tuple(_qpu(file) for file in files),
         wait=section.prolog_wait,
-        candidate=any(one == "global" or _short(one) == _short(host) for one in section.sensor_hosts),
+        candidate=any(one == "global" or short_host(one) == short_host(host) for one in section.sensor_hosts),
         bin=section.bin,
     )
 
@@ -83,7 +83,3 @@ def trouble(folder: Path, key: Path) -> tuple[str, ...]:
     except OSError as error:
         found.append(f"{key}: {error.strerror}")
     return tuple(line[:500] for line in found)
-
-
-def _short(host: str) -> str:
-    return host.partition(".")[0].lower()

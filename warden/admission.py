@@ -1,18 +1,31 @@
-"""Whether a new task is taken at all: the site's limits, and what its session may still use. Pure."""
+"""Whether a job gets a session, a task is taken and may have a run: the site's limits, and what its session may still use. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from warden.model import SECOND, BadRequestError, LimitError
+from warden.model import SECOND, BadRequestError, BusyError, LimitError, Micros
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from warden import wire
-    from warden.events import Settings
+    from warden.events import Device, Settings
     from warden.model import Session, Task
     from warden.queue import Queue
+
+
+def check_place(settings: Settings, sessions: Collection[Session], uid: int) -> None:
+    """Whether one more job of `uid` gets a session beside these.
+
+    Raises:
+        BusyError: Not now. It passes when one of them ends, so the job shall wait and not fail.
+    """
+    if len(sessions) >= settings.places:
+        raise BusyError(f"all places on the QPU {settings.name} are taken ({len(sessions)} of {settings.places})")
+    own, most = sum(session.uid == uid for session in sessions), settings.max_sessions_per_user
+    if own >= most:
+        raise BusyError(f"{own} of your jobs are on the QPU {settings.name} already, and {most} may be")
 
 
 def check_limits(settings: Settings, waiting: Queue, uid: int, body: wire.TaskStart) -> None:
@@ -56,3 +69,20 @@ def check_budget(settings: Settings, session: Session, unfinished: Sequence[Task
                 f"this job may use the QPU for {session.max_qpu_time / SECOND:g} s, {left / SECOND:g} s are left of "
                 f"them, and {body.shots} shots take {estimate(body.shots) / SECOND:g} s"
             )
+
+
+def check_run(settings: Settings, device: Device | None, session: Session | None, task: Task, now: Micros) -> None:
+    """Limits that a task may have reached while it waited.
+
+    Raises:
+        LimitError: It has.
+    """
+    if device is not None and task.qubits > device.qubits:
+        raise LimitError(f"it has {task.qubits} atoms, and the QPU takes {device.qubits} by now")
+    if session is not None and session.max_shots is not None and session.shots + task.shots_left > session.max_shots:
+        raise LimitError(f"its session may take {session.max_shots} shots, and has taken {session.shots}")
+    estimate = settings.timing.estimate
+    if session is not None and session.max_qpu_time is not None and (session.time_left or 0) < estimate(1):
+        raise LimitError(f"its session has used the {session.max_qpu_time / SECOND:g} s of the QPU that it may use")
+    if task.deadline is not None and now + estimate(task.shots_left) > task.deadline:
+        raise LimitError("it cannot be done by its deadline any more")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 import zmq
 
-from warden import authority, engine, journal, keyring, signals, trust, wire
+from warden import authority, engine, frames, journal, keyring, signals, trust, wire
 from warden.clock import Clock
 from warden.engine import Engine, Outgoing
 from warden.events import REFUSED, Door, Enrolled, Started, Stepped, Tick
@@ -196,7 +196,7 @@ class Broker:
             self._send(Outgoing(door, peer, engine.refusal(frame, error)))
 
     def _answer(self, asked: Asked, result: Any) -> None:
-        self._send(Outgoing(asked.door, asked.peer, wire.pack_answer(asked.correlation, result)))
+        self._send(Outgoing(asked.door, asked.peer, frames.pack_answer(asked.correlation, result)))
 
     def _reports(self) -> Iterator[Event]:
         for message in self._messages(Door.WORKERS):
@@ -244,7 +244,7 @@ class Broker:
 
     def _borne(self, frame: zmq.Frame) -> int | None:
         """Who an edge says that its client is; a credential counts once, whichever edges it was shown to."""
-        bearer = wire.bearer_of(frame.bytes)
+        bearer = frames.bearer_of(frame.bytes)
         if bearer is None:
             return None
         if not self._proofs.take(bearer.proof, self._clock.now()) and not bearer.again:

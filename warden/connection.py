@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 
-from warden import keyring, trust, wire
+from warden import frames, keyring, trust, wire
 from warden.model import ConfigurationError, LimitError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Connection:
         while (left := end - time.monotonic()) > 0:
             try:
                 if not anonymous and not self._known and self._config.access.identity == "munge":
-                    greeting = wire.convert(self._exchange(self._hello(), min(left, self._again)), wire.Greeting)
+                    greeting = frames.convert(self._exchange(self._hello(), min(left, self._again)), wire.Greeting)
                     self._largest = greeting.largest
                     self._known, introductions = True, introductions + 1
-                return wire.convert(self._exchange(body, min(left, patience + self._again)), kind)
+                return frames.convert(self._exchange(body, min(left, patience + self._again)), kind)
             except UnauthenticatedError:
                 # A broker that was restarted knows nobody, also one that was restarted after our hello. One that does
                 # not take the hello means it, and so does one that has forgotten us again and again.
@@ -83,7 +83,7 @@ class Connection:
     def _exchange(self, body: wire.Message, patience: float) -> Any:
         connection = self._connected()
         self._correlation += 1
-        frame = wire.pack_request(self._correlation, body)
+        frame = frames.pack_request(self._correlation, body)
         if len(frame) > self._largest:
             # It would end the connection without a word.
             raise LimitError(
@@ -92,7 +92,7 @@ class Connection:
         connection.send(frame)
         end = time.monotonic() + patience
         while connection.poll(max(0, round((end - time.monotonic()) * 1000))):
-            correlation, result = wire.unpack_answer(connection.recv())
+            correlation, result = frames.unpack_answer(connection.recv())
             # Answers to what we gave up earlier may still come.
             if correlation == self._correlation:
                 if isinstance(result, Exception):

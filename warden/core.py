@@ -4,8 +4,8 @@
              ▲           │
              └───────────┘   cut by a window or a limit, or the run has to be repeated
 
-`ledger` keeps the books of sessions and tasks, `planner` the windows, `dispatch` has the worker and its run; here are
-the requests and the state of the QPU.
+`ledger` keeps the books of sessions and tasks, `planner` the windows, `dispatch` has the worker and its run, `condition`
+says how the QPU is; here are the requests, and what time brings.
 
 Effects are carried out in order by the broker: first everything is kept and committed, then everything is sent.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from warden import admission, authority, wire
+from warden.condition import Condition
 from warden.dispatch import Dispatcher
 from warden.events import (
     REFUSED,
@@ -43,7 +44,6 @@ from warden.model import (
     SECOND,
     Availability,
     BadRequestError,
-    BusyError,
     ConflictError,
     EndedSessionError,
     ForbiddenError,
@@ -58,9 +58,7 @@ from warden.model import (
     UnavailableError,
     UnknownSessionError,
     WardenError,
-    Window,
     brief,
-    clock,
 )
 from warden.planner import Planner
 from warden.sequence import inspect
@@ -96,11 +94,19 @@ class Core:
         self._hosts = Hosts()
         self._planner = Planner(calendar, self._ledger, remembered.almanac)
         self._dispatcher = Dispatcher(settings, self._ledger, self._planner, new_id, remembered)
+        self._condition = Condition(settings, self._ledger, self._planner, self._dispatcher)
         gap = calendar.longest_gap()
         self._never_fits = gap is not None and settings.timing.shots_within(gap) == 0
         self._prune_at: Micros | None = None
-        self.trouble = ""
+
+    @property
+    def trouble(self) -> str:
         """Why nothing can be kept at the moment, and so nothing be accepted."""
+        return self._condition.trouble
+
+    @trouble.setter
+    def trouble(self, trouble: str) -> None:
+        self._condition.trouble = trouble
 
     def handle(self, event: Event, now: Micros) -> list[Effect]:
         """Take in one event and return what is to be done about it, in order."""
@@ -135,19 +141,7 @@ class Core:
         return min((time for time in times if time > now), default=None)
 
     def availability(self, now: Micros) -> Availability:
-        state, reason, until = self._state(now)
-        return Availability(
-            name=self._settings.name,
-            state=state,
-            reason=reason,
-            until=until,
-            places=self._settings.places,
-            used=len(self._ledger.sessions),
-            queued=len(self._ledger.queue),
-            next_window=self._announced(now),
-            qubits=self._qubits,
-            time=now,
-        )
+        return self._condition.availability(now)
 
     # --- requests ---
 
@@ -173,7 +167,7 @@ class Core:
             case wire.GetTarget():
                 result = self._target()
             case wire.GetPlan(count=count):
-                result = self._planner.plan(now, count, self._announced(now))
+                result = self._planner.plan(now, count, self._condition.announced(now))
             case wire.GetHistory(limit=limit):
                 result = self._ledger.archive.past_windows(limit)
             case wire.Acquire() as body:
@@ -225,7 +219,8 @@ class Core:
                 session, f"its job {'number belongs to another user' if other else 'was started again'}", now
             )
         authority.check_user(body.uid, self._members, self._settings.name)
-        self._check_place(body.uid, now)
+        self._condition.check_ready(now)
+        admission.check_place(self._settings, self._ledger.sessions.values(), body.uid)
         session = Session(
             id=self._new_id(),
             uid=body.uid,
@@ -252,19 +247,6 @@ class Core:
             kind=kind.name,
         )
         return session
-
-    def _check_place(self, uid: int, now: Micros) -> None:
-        state, reason, until = self._state(now)
-        if state is not State.READY:
-            when = "" if until is None else f" until {clock(until)}"
-            raise BusyError(f"the QPU {self._settings.name} is {state}{when}: {reason}")
-        used, places = len(self._ledger.sessions), self._settings.places
-        if used >= places:
-            raise BusyError(f"all places on the QPU {self._settings.name} are taken ({used} of {places})")
-        own, most = sum(s.uid == uid for s in self._ledger.sessions.values()), self._settings.max_sessions_per_user
-        if own >= most:
-            # It passes when one of them ends, so the job shall wait and not fail.
-            raise BusyError(f"{own} of your jobs are on the QPU {self._settings.name} already, and {most} may be")
 
     def _release(self, uid: int | None, body: wire.Release, now: Micros) -> Session:
         session = self._ledger.session(body.session)
@@ -300,7 +282,7 @@ class Core:
         admission.check_limits(self._settings, self._ledger.queue, session.uid, body)
         admission.check_budget(self._settings, session, self._ledger.tasks_of(session), body)
         device = self._dispatcher.device
-        qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._qubits)
+        qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._condition.qubits)
         if self._never_fits:
             raise BadRequestError("not one shot fits between two calibration windows of this QPU: ask its operator")
         task = self._ledger.open_task(
@@ -409,30 +391,3 @@ class Core:
         if everybody and not authority.is_operator(uid, self._members):
             raise ForbiddenError("only operators see everybody's: `qpu tasks` shows your own")
         return None if everybody else uid
-
-    # --- the state of the QPU ---
-
-    def _state(self, now: Micros) -> tuple[State, str, Micros | None]:
-        """What the QPU is doing, why, and until when. A planned maintenance explains a missing worker."""
-        if self.trouble:
-            return State.OFFLINE, self.trouble, None
-        block = self._planner.block(now)
-        if block is not None and block.kind is State.MAINTENANCE:
-            return block.kind, block.reason, block.end
-        if self._dispatcher.worker is None:
-            return State.OFFLINE, "its worker is not connected", None
-        if block is not None:
-            return block.kind, block.reason, block.end
-        health = self._dispatcher.health
-        if health.offline(now):
-            return State.OFFLINE, health.reason, health.offline_until
-        window = self._announced(now)
-        return State.READY, "", None if window is None else window.start
-
-    def _announced(self, now: Micros) -> Window | None:
-        return self._planner.announced(now, self._dispatcher.boundary(now), self._dispatcher.shots_ahead())
-
-    @property
-    def _qubits(self) -> int:
-        device = self._dispatcher.device
-        return self._settings.qubits if device is None else min(self._settings.qubits, device.qubits)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from warden import policy, results, wire
+from warden import admission, policy, results, wire
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
 from warden.health import Health
 from warden.ledger import told
@@ -322,13 +322,14 @@ class Dispatcher:
 
     def _start(self, task: Task, now: Micros) -> bool:
         """Start a run of the task, or fail the task; False: another one may have its turn."""
+        session = self._ledger.sessions.get(task.session)
         try:
-            self._check(task, now)
+            admission.check_run(self._settings, self.device, session, task, now)
         except LimitError as error:
             self._ledger.finish_task(task, TaskStatus.FAILED, error.text, now)
             return False
         window = self._planner.next(now)
-        left = self._budget_left(task)
+        left = None if session is None else session.time_left
         ends = (None if window is None else window.start, task.deadline, None if left is None else now + left)
         gap = policy.gap_before(self._settings, now, *ends)
         shots = policy.shots_that_fit(task, self._settings.timing, gap)
@@ -358,34 +359,6 @@ class Dispatcher:
         self._tell(self.worker.peer, order)
         self._note("run started", task, run, shots=shots)
         return True
-
-    def _check(self, task: Task, now: Micros) -> None:
-        """Whether the task may still have a run; its limits may have been reached while it waited."""
-        if self.device is not None and task.qubits > self.device.qubits:
-            raise LimitError(f"it has {task.qubits} atoms, and the QPU takes {self.device.qubits} by now")
-        session = self._ledger.sessions.get(task.session)
-        if (
-            session is not None
-            and session.max_shots is not None
-            and session.shots + task.shots_left > session.max_shots
-        ):
-            raise LimitError(f"its session may take {session.max_shots} shots, and has taken {session.shots}")
-        left = self._budget_left(task)
-        if (
-            session is not None
-            and session.max_qpu_time is not None
-            and left is not None
-            and left < self._settings.timing.estimate(1)
-        ):
-            raise LimitError(f"its session has used the {session.max_qpu_time / SECOND:g} s of the QPU that it may use")
-        if task.deadline is not None and now + self._settings.timing.estimate(task.shots_left) > task.deadline:
-            raise LimitError("it cannot be done by its deadline any more")
-
-    def _budget_left(self, task: Task) -> Micros | None:
-        session = self._ledger.sessions.get(task.session)
-        if session is None or session.max_qpu_time is None:
-            return None
-        return max(0, session.max_qpu_time - session.qpu_time)
 
     def cancel(self, task: Task, now: Micros) -> None:
         """Have the worker stop the task's run, if it is at it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import journal, wire
+from warden import frames, journal, wire
 from warden.core import Core
 from warden.events import Answer, Asked, Door, Enrolled, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
 from warden.model import UnavailableError, WardenError
@@ -151,9 +151,9 @@ class Engine:
                     # The worker will show that it has no run, and the run will be repeated.
                     log.error("task %s: the store cannot be read: %s", run.task, error)  # noqa: TRY400
                     return []
-                return [Outgoing(Door.WORKERS, peer, wire.pack(run))]
+                return [Outgoing(Door.WORKERS, peer, frames.pack(run))]
             case Tell(peer=peer, body=body):
-                return [Outgoing(Door.WORKERS, peer, wire.pack(body))]
+                return [Outgoing(Door.WORKERS, peer, frames.pack(body))]
             case Note(event=event, facts=facts, audit=audit):
                 journal.write(journal.AUDIT if audit else log, event, facts)
         return []
@@ -169,11 +169,11 @@ def _packed(effect: Answer | Refuse) -> bytes:
     correlation = effect.to.correlation
     try:
         if isinstance(effect, Answer):
-            return wire.pack_answer(correlation, effect.result)
-        return wire.pack_refusal(correlation, effect.error)
+            return frames.pack_answer(correlation, effect.result)
+        return frames.pack_refusal(correlation, effect.error)
     except Exception:
         log.exception("a bug of the broker: its answer to %s cannot be sent", type(effect.to.body).__name__)
-        return wire.pack_refusal(
+        return frames.pack_refusal(
             correlation, WardenError("this request hits a bug of the broker, see its log: its answer cannot be sent")
         )
 
@@ -184,18 +184,18 @@ def read_request(peer: bytes, uid: int | None, frame: bytes, door: Door = Door.C
     Raises:
         WardenError: It cannot be understood.
     """
-    return Asked(peer, wire.correlation_of(frame), uid, wire.unpack_request(frame), door)
+    return Asked(peer, frames.correlation_of(frame), uid, frames.unpack_request(frame), door)
 
 
 def refusal(frame: bytes, error: WardenError) -> bytes:
     """The answer to a request that gets no further, even if nobody understands it."""
-    return wire.pack_refusal(wire.correlation_of(frame), error)
+    return frames.pack_refusal(frames.correlation_of(frame), error)
 
 
 def read_report(peer: bytes, frame: bytes) -> Reported | Garbled:
     """What a worker says."""
     try:
-        return Reported(peer, wire.unpack(frame, wire.FromWorker))
+        return Reported(peer, frames.unpack(frame, wire.FromWorker))
     except WardenError as error:
         log.warning("a worker sent what cannot be understood: %s", error)
         return Garbled(peer, " ".join(error.text[:_QUOTED].split()))

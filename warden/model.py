@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Micros = int
 
@@ -37,6 +40,17 @@ def learn(*kinds: type) -> None:
 def brief(token: str) -> str:
     """What a log calls a session or a run: enough to tell it from others, too little to pass for it."""
     return token[:8]
+
+
+def short_host(name: str) -> str:
+    """What the scheduler calls a host and what it calls itself may differ by a domain."""
+    return name.partition(".")[0].lower()
+
+
+def few(names: Iterable[object], most: int = 10) -> str:
+    """As many as people want to read, and whether there are more."""
+    listed = list(dict.fromkeys(map(str, names)))
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
 
 
 def one_line(text: str) -> str:
@@ -176,6 +190,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     wait_time: Micros = 0
     max_shots: int | None = None
     max_qpu_time: Micros | None = None
+
+    @property
+    def time_left(self) -> Micros | None:
+        """Of the QPU's time that it may use."""
+        return None if self.max_qpu_time is None else max(0, self.max_qpu_time - self.qpu_time)
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import zmq
 
-from warden import keyring, signals, wire
+from warden import frames, keyring, signals, wire
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu.process import Emulator
 from warden.runner import Abandon, Begin, Failure, Note, Reconnect, Runner, Send
@@ -130,14 +130,14 @@ class Worker:
 
     def _send(self, body: wire.Message) -> None:
         try:
-            self._broker.send(wire.pack(body), zmq.NOBLOCK)
+            self._broker.send(frames.pack(body), zmq.NOBLOCK)
         except zmq.Again:
             log.debug("the broker is away: %s waits", type(body).__name__)
 
     def _listen(self) -> None:
         while True:
             try:
-                body = wire.unpack(self._broker.recv(zmq.NOBLOCK), wire.ToWorker)
+                body = frames.unpack(self._broker.recv(zmq.NOBLOCK), wire.ToWorker)
             except zmq.Again:
                 return
             except WardenError as error:

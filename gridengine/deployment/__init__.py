@@ -18,7 +18,7 @@ from gridengine.deployment import bare as without_us
 from gridengine.deployment import cell, change, hooks, hosts, order, record, wanted
 from gridengine.deployment.state import CHAIN, HOOKS, JSV, SENSOR, Cell, Change, Item, Kind, State, attribute
 from gridengine.qconf_text import Layered
-from warden.model import ConfigurationError, ConflictError
+from warden.model import ConfigurationError, ConflictError, few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,7 +177,7 @@ def removal(settings: GridEngineSection, names: Sequence[str] = (), *, force: bo
     asking = change.asked_for(plan.changes)
     if asking and not force:
         raise ConflictError(
-            f"{len(asking)} job(s) still ask for the QPU ({change.some(asking)}): let them end or delete them (qdel), or "
+            f"{len(asking)} job(s) still ask for the QPU ({few(asking, 5)}): let them end or delete them (qdel), or "
             "see `qpu-admin remove --help` for --force"
         )
     if asking:

@@ -17,7 +17,7 @@ from gridengine.deployment.order import batches
 from gridengine.deployment.state import OF_QUEUES, QUOTA, QUOTA_MARK, WINDOW, Change, Item, Kind
 from gridengine.qconf_text import Layered
 from gridengine.resources import Complex, Flavour, render_table
-from warden.model import ConflictError, WardenError
+from warden.model import ConflictError, WardenError, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # An execd drops the values of a sensor that was taken from it with its next load report, each 40 s by default.
 _SILENCE_LIMIT = 120.0
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_FEW = 5
 # What SGE 8.1.9 and OCS want to be told of a parallel environment; each refuses what it does not know.
 _ENVIRONMENT = {
     "pe_name": WINDOW,
@@ -91,17 +90,12 @@ def asked_for(changes: Sequence[Change]) -> list[int]:
     return jobs.live_requests(going) if going else []
 
 
-def some(found: Sequence[int]) -> str:
-    """The numbers of jobs, as many as people want to read."""
-    return ", ".join(map(str, found[:_FEW])) + (" ..." if len(found) > _FEW else "")
-
-
 def _refuse_while_asked_for(changes: Sequence[Change]) -> None:
     # SGE 8.1.9 takes a complex away from under the jobs that ask for it, and they wait for ever.
     asking = asked_for(changes)
     if asking:
         raise ConflictError(
-            f"{len(asking)} job(s) still ask for the QPU ({some(asking)}): let them end or delete them (qdel), then try "
+            f"{len(asking)} job(s) still ask for the QPU ({few(asking, 5)}): let them end or delete them (qdel), then try "
             "again"
         )
 

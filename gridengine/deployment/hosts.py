@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gridengine.qconf_text import Layered
-from warden.model import ConfigurationError, ConflictError
+from warden.model import ConfigurationError, ConflictError, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -85,8 +85,7 @@ def check(queue: str, offered: Sequence[str], instances: Sequence[str], members:
         unknown = [host for host in _hosts(key, members) if host not in instances]
         if unknown and (not key.startswith("@") or len(unknown) == len(_hosts(key, members))):
             raise ConfigurationError(
-                f"queue {queue} has no host of {key}: correct gridengine.hosts (it has {', '.join(instances[:5])}"
-                f"{' ...' if len(instances) > 5 else ''})"  # noqa: PLR2004
+                f"queue {queue} has no host of {key}: correct gridengine.hosts (it has {few(instances, 5)})"
             )
 
 

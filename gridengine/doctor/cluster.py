@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import commands, deployment, jobs, qconf_text
+from gridengine import commands, deployment, jobs, qconf_text, qstat_xml
+from gridengine.amounts import asks
 from gridengine.doctor.finding import Finding, Verdict, clocks
 from gridengine.why import reasons
-from gridengine.why.sight import asks
 from warden.client import Client
-from warden.model import SECOND, ForbiddenError, UnavailableError, clock
+from warden.model import SECOND, ForbiddenError, UnavailableError, clock, short_host
 from warden.report import length, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from gridengine.jobs import Job, Row
+    from gridengine.qstat_xml import Job, Row
     from gridengine.site import Offer, Site
     from warden.model import HostReport, Micros, Session
 
@@ -105,8 +105,8 @@ _STATES = (
 
 def submit_hosts(execution: Collection[str], submit: Collection[str]) -> list[Finding]:
     """The prolog asks the qmaster about its job, and only submit hosts may ask."""
-    known = {_short(host) for host in submit}
-    missing = [host for host in execution if _short(host) not in known]
+    known = {short_host(host) for host in submit}
+    missing = [host for host in execution if short_host(host) not in known]
     if not missing:
         return [Finding(Verdict.OK, "submit hosts", "all hosts of the queues are submit hosts, as their hooks need it")]
     return _few(
@@ -121,11 +121,11 @@ def hosts(
     qpu: str, reports: Sequence[HostReport], execution: Sequence[str], now: Micros, version: str
 ) -> list[Finding]:
     """What the sensors say of their hosts; `execution`: those that offer this QPU."""
-    heard = {_short(report.host): report for report in reports}
+    heard = {short_host(report.host): report for report in reports}
     silent: list[Finding] = []
     other: list[Finding] = []
     for host in execution:
-        report = heard.get(_short(host))
+        report = heard.get(short_host(host))
         if report is None:
             seen = f"nothing was heard of {host} since the broker of {qpu} came up"
             silent.append(Finding(Verdict.BAD, "hosts", seen, _NO_SENSOR.format(host)))
@@ -241,11 +241,6 @@ def _few(findings: Iterable[Finding]) -> list[Finding]:
     return [*told[:_MOST], Finding(worst, told[0].what, f"and {len(rest)} more of that kind", told[0].fix)]
 
 
-def _short(host: str) -> str:
-    """What Grid Engine calls a host and what it calls itself may differ by a domain."""
-    return host.partition(".")[0].lower()
-
-
 def read_instances(xml_text: str) -> list[Instance]:
     """Read `qstat -f -explain E -xml`.
 
@@ -253,7 +248,7 @@ def read_instances(xml_text: str) -> list[Instance]:
         UnreadableError: It is not the XML that we know.
     """
     found: list[Instance] = []
-    for tag, text in jobs.fields(xml_text, _QUEUE, ("name", "state", "message")):
+    for tag, text in qstat_xml.fields(xml_text, _QUEUE, ("name", "state", "message")):
         if tag == "name":
             found.append(Instance(text))
         elif found:
@@ -321,8 +316,8 @@ def _offering(offer: Offer, execution: Sequence[str]) -> list[str]:
     listed: set[str] = set()
     for name in offer.hosts:
         members = commands.run("qconf", "-shgrp_resolved", name).stdout.split() if name.startswith("@") else [name]
-        listed |= {_short(member) for member in members}
-    return [host for host in execution if _short(host) in listed]
+        listed |= {short_host(member) for member in members}
+    return [host for host in execution if short_host(host) in listed]
 
 
 def _jobs() -> Iterator[Finding]:
@@ -332,7 +327,7 @@ def _jobs() -> Iterator[Finding]:
     for number in numbers[:_LOOKED_AT]:
         try:
             details.append(jobs.detail(str(number)))
-        except jobs.NoSuchJobError:
+        except qstat_xml.NoSuchJobError:
             continue
     yield from stuck(rows, details)
 
@@ -354,6 +349,6 @@ def _jsv(site: Site) -> Iterator[Finding]:
     shown = qconf_text.settings(commands.run("qconf", "-sconf").stdout)
     url = shown.get("jsv_url", "none")
     qmaster = Path(os.environ.get("SGE_ROOT", "/"), os.environ.get("SGE_CELL", "default"), "common/act_qmaster")
-    here = _short(socket.gethostname())
-    on_qmaster = qmaster.exists() and _short(qmaster.read_text().strip()) == here
+    here = short_host(socket.gethostname())
+    on_qmaster = qmaster.exists() and short_host(qmaster.read_text().strip()) == here
     yield from jsv("" if url.upper() == "NONE" else url, wanted=site.settings.jsv, on_qmaster=on_qmaster)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from gridengine import jobs
+from gridengine import amounts, jobs, qstat_xml
 from warden.model import BadRequestError, WardenError
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _CELL = ("SGE_ROOT", "SGE_CELL", "SGE_QMASTER_PORT", "SGE_EXECD_PORT")
 # Grid Engine reads `environment` line by line into a buffer of 10000 bytes.
 _LONGEST = 9999
-_MULTIPLIERS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
 
 
 class HookError(WardenError):
@@ -88,7 +87,7 @@ class HookJob(msgspec.Struct, frozen=True, kw_only=True):
         """What Warden knows the job by: the number, with the task's number in an array."""
         return f"{self.number}.{self.task}" if self.task else self.number
 
-    def look_up(self, *, limit: float) -> jobs.Job:
+    def look_up(self, *, limit: float) -> qstat_xml.Job:
         """The job in the qmaster's own words: nothing in it can be forged by its owner.
 
         Raises:
@@ -183,11 +182,10 @@ def amount(resource: str, requests: Mapping[str, str]) -> int | None:
     value = requests.get(resource)
     if value is None:
         return None
-    # Grid Engine's own multipliers: k is 1000, K is 1024, and so on.
-    found = re.fullmatch(r"([0-9]{1,9})(?:\.[0-9]*)?([kKmMgG]?)", value)
+    found = amounts.amount(value)
     if found is None:
         raise BadRequestError(f"-l {resource}={value} is no whole number: ask for {resource}=60, for instance")
-    return int(found[1]) * _MULTIPLIERS[found[2]]
+    return found
 
 
 def asks_for(resource: str, requests: Mapping[str, str]) -> bool:
@@ -200,7 +198,7 @@ def asks_for(resource: str, requests: Mapping[str, str]) -> bool:
     if value is None or value in {"0", "0.000000"}:
         return False
     # Grid Engine also takes 0x0, 00 or 0.5: it would start such a job without booking a place for it.
-    if not re.fullmatch(r"[1-9][0-9]{0,8}(\.0+)?", value):
+    if amounts.places(value) is None:
         raise BadRequestError(f"-l {resource}={value} asks for no whole place: ask for {resource}=1")
     return True
 

@@ -21,7 +21,7 @@ from warden.model import SECOND, BadRequestError, BusyError, ConfigurationError,
 if TYPE_CHECKING:
     from gridengine.commands import Version
     from gridengine.configuration import GridEngineSection
-    from gridengine.jobs import Job
+    from gridengine.qstat_xml import Job
     from gridengine.site import Offer, Site
     from warden.client import Client
     from warden.config import Config
@@ -256,13 +256,13 @@ def send_back(job: HookJob, error: BaseException, section: GridEngineSection) ->
         LimitError: It has come too often.
         GridEngineError: Grid Engine does not take it.
     """
-    from gridengine import jobs  # noqa: PLC0415
+    from gridengine import jobs, qstat_xml  # noqa: PLC0415
     from gridengine.hooks import retry  # noqa: PLC0415
     from warden.model import LimitError  # noqa: PLC0415
 
     try:
         found = job.look_up(limit=_QSTAT_LIMIT)
-    except jobs.NoSuchJobError:
+    except qstat_xml.NoSuchJobError:
         # It was deleted meanwhile.
         return
     attempt = retry.attempts(found.context) + 1

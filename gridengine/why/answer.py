@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine.jobs import Job, Row
+from gridengine.amounts import amount, asks, seconds
+from gridengine.qstat_xml import Job, Row
 from gridengine.why import reasons
 from gridengine.why.reasons import Cause, Reason
-from gridengine.why.sight import Fit, Sight, asks, first_fit, longest_gap, number, usable
-from warden.model import HORIZON, SECOND, Availability, Micros, State, clock
+from gridengine.why.sight import Fit, Sight, first_fit, longest_gap, usable
+from warden.model import HORIZON, SECOND, Availability, Micros, State, clock, few
 from warden.report import length
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _impossible(requests: dict[str, str], all_of: Sequence[Sight], sights: Seque
         ),
     ):
         wanted = requests.get(name, "0")
-        if number(wanted) > most:
+        if (amount(wanted) or 0) > most:
             found.append(Reason(Cause.IMPOSSIBLE, text.format(reasons.number(wanted), most)))
     need = _need(requests)
     if need and not found and all(first_fit(sight, known[0].time, need).never for sight in sights):
@@ -243,7 +244,7 @@ def _detailed(reason: Reason, facts: Facts, sights: Sequence[Sight]) -> list[Rea
     if reason.cause is Cause.HOLD:
         return [_held(facts)]
     if reason.cause is Cause.DEPENDENCY and facts.job.predecessors:
-        jobs = ", ".join(facts.job.predecessors[:5]) + (" ..." if len(facts.job.predecessors) > 5 else "")  # noqa: PLR2004
+        jobs = few(facts.job.predecessors, 5)
         return [Reason(reason.cause, f"it waits for the end of job {jobs} (-hold_jid)", reason.said)]
     if reason.cause is Cause.START_TIME and facts.job.not_before:
         text = f"it must not start before {clock(facts.job.not_before * SECOND)}"
@@ -310,7 +311,7 @@ def _start(
 
 def _now(at: Micros, free: int, facts: Facts, line: Line | None, causes: set[Cause]) -> tuple[Micros | None, str]:
     """No window is in its way: what else is."""
-    if free < number(facts.job.requests["qpu"]):
+    if free < (amount(facts.job.requests["qpu"]) or 0):
         return None, "unknown: when a place is free and nobody is ahead of it"
     if line and line.ahead >= free and not causes & _OTHERS:
         return None, "unknown: the QPU has a place, but others are ahead of it"
@@ -335,12 +336,12 @@ def _fit(sight: Sight, facts: Facts, *, reserved: bool) -> Fit:
     requests = facts.job.requests
     need = _need(requests)
     if reserved and "h_rt" in requests:
-        need = max(need, (number(requests["h_rt"]) + _OFFSET) * SECOND)
+        need = max(need, (seconds(requests["h_rt"]) + _OFFSET) * SECOND)
     return first_fit(sight, max(answer.time, facts.job.not_before * SECOND), need)
 
 
 def _need(requests: dict[str, str]) -> Micros:
-    return number(requests.get("qpu_window", "0")) * SECOND
+    return seconds(requests.get("qpu_window", "0")) * SECOND
 
 
 def _todo(facts: Facts, because: Sequence[Reason], sights: Sequence[Sight]) -> str:

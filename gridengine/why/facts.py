@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gridengine import jobs, reach
+from gridengine import jobs, qstat_xml, reach
+from gridengine.amounts import asks
 from gridengine.why.answer import Facts, Work
-from gridengine.why.sight import Sight, asks
+from gridengine.why.sight import Sight
 from warden.model import WardenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gridengine.jobs import Job, Row
+    from gridengine.qstat_xml import Job, Row
     from gridengine.reach import Door
 
 _WINDOWS = 1000
@@ -37,7 +38,7 @@ def gather(name: str) -> Facts:
     rows = jobs.listing()
     states = dict.fromkeys(row.state for row in rows if row.id == job.id)
     if not states:
-        raise jobs.NoSuchJobError(f"job {name} has just ended")
+        raise qstat_xml.NoSuchJobError(f"job {name} has just ended")
     job = msgspec.structs.replace(job, state=",".join(states))
     doors, trouble = _doors() if asks(job.requests) else ((), "")
     return Facts(

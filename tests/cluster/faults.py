@@ -38,7 +38,7 @@ while True:
 IMPOSTOR = """
 import sys, zmq
 from pathlib import Path
-from warden import keyring, model, wire
+from warden import frames, keyring, model, wire
 server = zmq.Context().socket(zmq.ROUTER)
 server.curve_server = True
 server.curve_secretkey = keyring.key_pair(Path("/etc/warden/keys/broker.key_secret"))[1]
@@ -46,14 +46,14 @@ server.bind("tcp://0.0.0.0:7610")
 turn = 0
 while True:
     peer, frame = server.recv_multipart()
-    number = wire.correlation_of(frame)
-    nonsense = [b"", b"garbage", b"\\xc1", wire.pack_answer(number, 7), wire.pack_answer(number, {"id": []}),
-                wire.pack_answer(number, {}) * 2, b"\\x91" * 5000, wire.pack_answer(number, {}).replace(b"\\x01", b"\\x09")]
+    number = frames.correlation_of(frame)
+    nonsense = [b"", b"garbage", b"\\xc1", frames.pack_answer(number, 7), frames.pack_answer(number, {"id": []}),
+                frames.pack_answer(number, {}) * 2, b"\\x91" * 5000, frames.pack_answer(number, {}).replace(b"\\x01", b"\\x09")]
     answer = nonsense[turn % len(nonsense)]
     turn += 1
     if sys.argv[1:] == ["forbids"]:
-        hello = isinstance(wire.unpack_request(frame), wire.Hello)
-        answer = wire.pack_answer(number, wire.Greeting(0, "")) if hello else wire.pack_refusal(
+        hello = isinstance(frames.unpack_request(frame), wire.Hello)
+        answer = frames.pack_answer(number, wire.Greeting(0, "")) if hello else frames.pack_refusal(
             number, model.ForbiddenError("this user may not use this QPU: ask its operator"))
     server.send_multipart([peer, answer])
 """

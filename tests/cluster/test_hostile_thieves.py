@@ -146,7 +146,7 @@ print(json.dumps([public.decode(), secret.decode(), *made]))
 REPLAY = """
 import json, sys, zmq
 from pathlib import Path
-from warden import keyring, wire
+from warden import frames, keyring, wire
 from warden.model import WardenError
 task, credential, *keys = sys.argv[1:]
 public, secret = [key.encode() for key in keys] or zmq.curve_keypair()
@@ -157,9 +157,9 @@ connection.linger = 0
 connection.connect("tcp://master:7610")
 said = []
 for number, body in enumerate((wire.Hello(credential=credential), wire.GetTask(task=int(task)), wire.ListTasks())):
-    connection.send(wire.pack_request(number, body))
+    connection.send(frames.pack_request(number, body))
     assert connection.poll(20000), "no answer"
-    _, answer = wire.unpack_answer(connection.recv())
+    _, answer = frames.unpack_answer(connection.recv())
     said.append(answer.code if isinstance(answer, WardenError) else "granted")
 print(json.dumps(said))
 """

@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from warden_machine import ALICE, BOB, DEVICE, ROOT, T0, sequence
 from warden_machine import SETTINGS as USUAL
 
-from warden import engine, wire
+from warden import engine, frames, wire
 from warden.authority import Members
 from warden.calibration import Calendar
 from warden.engine import Engine
@@ -88,7 +88,7 @@ def meant(session: str) -> tuple[list[bytes], list[bytes]]:
         wire.WorkerBeat(instance="w2", clock=5, token="t"),
         wire.RunFinished(instance="w2", token="t", shots=2, counts={"01": 2}, time=SECOND, error="e", fault="task"),
     ]
-    return [wire.pack_request(n, body) for n, body in enumerate(requests)], [wire.pack(body) for body in reports]
+    return [frames.pack_request(n, body) for n, body in enumerate(requests)], [frames.pack(body) for body in reports]
 
 
 def spoilt(frames: list[bytes], chance: random.Random) -> bytes:
@@ -157,7 +157,7 @@ class Edge:
             try:
                 asked = engine.read_request(f"p{number}".encode(), self._chance.choice((None, BOB)), frame)
             except WardenError as error:
-                wire.unpack_answer(engine.refusal(frame, error))
+                frames.unpack_answer(engine.refusal(frame, error))
                 continue
             except Exception as error:
                 raise BrokenError(f"{error!r} by the frame {frame!r}") from error
@@ -171,16 +171,16 @@ class Edge:
             raise BrokenError(f"the turn failed: {events!r}")
         for outgoing in sent:
             if outgoing.door is Door.CLIENTS:
-                wire.unpack_answer(outgoing.frame)
+                frames.unpack_answer(outgoing.frame)
             elif outgoing.peer == b"w1" and isinstance(
-                run := wire.unpack(outgoing.frame, wire.ToWorker), wire.StartRun
+                run := frames.unpack(outgoing.frame, wire.ToWorker), wire.StartRun
             ):
                 self._run = run.token
         return sent
 
     def _ask(self, body: wire.Message, uid: int) -> dict[str, object]:
         asked = Asked(b"good", next(self._numbers), uid, body)
-        answers = [wire.unpack_answer(one.frame) for one in self._turn([asked, Tick()]) if one.peer == b"good"]
+        answers = [frames.unpack_answer(one.frame) for one in self._turn([asked, Tick()]) if one.peer == b"good"]
         if len(answers) != 1 or answers[0][0] != asked.correlation or isinstance(answers[0][1], Exception):
             raise BrokenError(f"{body} was answered with {answers}")
         found: dict[str, object] = answers[0][1]
@@ -189,7 +189,7 @@ class Edge:
     def _work(self) -> None:
         clock = self._now - T0
         hello = wire.WorkerHello(instance="w1", device="{}", device_name=DEVICE, qubits=8, clock=clock, token=self._run)
-        self._turn([engine.read_report(b"w1", wire.pack(hello)), Tick()])
+        self._turn([engine.read_report(b"w1", frames.pack(hello)), Tick()])
 
     def _look(self) -> None:
         """Alice has a task done, whatever the others throw."""
@@ -199,7 +199,7 @@ class Edge:
             self._now += SECOND
             beat = wire.WorkerBeat(instance="w1", clock=self._now - T0, token=self._run)
             done = wire.RunFinished(instance="w1", token=self._run, shots=4, counts={"01": 4}, time=SECOND)
-            self._turn([engine.read_report(b"w1", wire.pack(body)) for body in (beat, done)] + [Tick()])
+            self._turn([engine.read_report(b"w1", frames.pack(body)) for body in (beat, done)] + [Tick()])
             found = self._ask(wire.GetTask(task=int(str(task["id"]))), ALICE)
             if found["status"] == TaskStatus.COMPLETED:
                 break

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from simulation_scenario import OPERATOR, ROOT
 from simulation_world import ViolationError
 
-from warden import wire
+from warden import frames, wire
 from warden.events import Asked, Door
 from warden.model import Session, Task, WardenError
 
@@ -51,7 +51,7 @@ class Answers:
         """Match the turn's answers with the requests; `kept`: whether the turn was committed."""
         for outgoing in sent:
             if outgoing.door is Door.CLIENTS:
-                correlation, result = wire.unpack_answer(outgoing.frame)
+                correlation, result = frames.unpack_answer(outgoing.frame)
                 waiting = self._open.get((outgoing.peer, correlation))
                 if not waiting:
                     raise ViolationError(f"8: {outgoing.peer!r} is answered and did not ask: {result}")
@@ -112,11 +112,11 @@ def _shown(body: wire.Message, result: Any) -> Sequence[Task | Session]:
     """The tasks and sessions in an answer, read as a client reads them."""
     match body:
         case wire.TaskStart() | wire.GetTask() | wire.TaskStop():
-            return [wire.convert(result, Task)]
+            return [frames.convert(result, Task)]
         case wire.Acquire() | wire.Release():
-            return [wire.convert(result, Session)]
+            return [frames.convert(result, Session)]
         case wire.ListTasks():
-            return wire.convert(result, list[Task])
+            return frames.convert(result, list[Task])
         case wire.ListSessions():
-            return wire.convert(result, list[Session])
+            return frames.convert(result, list[Session])
     return []

@@ -12,7 +12,7 @@ from simulation_store import Disk, KilledError, WatchedStore
 from simulation_windows import next_opening
 from simulation_world import EPOCH, ViolationError
 
-from warden import engine, events, wire
+from warden import engine, events, frames, wire
 from warden.engine import Engine, Outgoing
 from warden.events import Asked, Door, Garbled, Tick
 from warden.model import SECOND, Session, Task, TaskStatus, UnauthenticatedError, WardenError
@@ -202,12 +202,12 @@ class BrokerHost:
     def _send(self, outgoing: Outgoing) -> None:
         door = "clients" if outgoing.door is Door.CLIENTS else "workers"
         if door == "workers":
-            body = wire.unpack(outgoing.frame, wire.ToWorker)
+            body = frames.unpack(outgoing.frame, wire.ToWorker)
             self.world.log("broker", ">", outgoing.peer, body)
             if isinstance(body, wire.StartRun):
                 self._ordered(body)
         elif self.world.lines is not None:
-            self.world.log("broker", ">", outgoing.peer, wire.unpack_answer(outgoing.frame))
+            self.world.log("broker", ">", outgoing.peer, frames.unpack_answer(outgoing.frame))
         self._network.down(door, outgoing.peer, outgoing.frame)
 
     def _ordered(self, body: wire.StartRun) -> None:
@@ -262,7 +262,7 @@ class BrokerHost:
             asked = engine.read_request(peer, self._users.get(key), frame)
             if not isinstance(asked.body, wire.Hello):
                 return [asked]
-            self._network.down("clients", peer, wire.pack_answer(asked.correlation, self._hello(key, asked.body)))
+            self._network.down("clients", peer, frames.pack_answer(asked.correlation, self._hello(key, asked.body)))
         except WardenError as error:
             self._network.down("clients", peer, engine.refusal(frame, error))
         return []

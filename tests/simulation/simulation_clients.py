@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulation_network import Endpoint
 
-from warden import wire
+from warden import frames, wire
 from warden.model import SECOND, UnauthenticatedError, UnavailableError, WardenError
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ class Client:
             # It may be lost, or come late: then the broker says so.
             self._known = True
             credential = f"{self.uid}:{self._endpoint.key}"
-            self._endpoint.send(wire.pack_request(0, wire.Hello(credential=credential)))
+            self._endpoint.send(frames.pack_request(0, wire.Hello(credential=credential)))
         self._correlation += 1
         self._calls[self._correlation] = call
         self.world.log(self.name, "asks", call.body)
-        self._endpoint.send(wire.pack_request(self._correlation, call.body))
+        self._endpoint.send(frames.pack_request(self._correlation, call.body))
         self.world.after(_AGAIN + call.patience, self._silence, self._correlation)
 
     def _silence(self, correlation: int) -> None:
@@ -77,7 +77,7 @@ class Client:
             self._try(call)
 
     def _hear(self, frame: bytes) -> None:
-        correlation, result = wire.unpack_answer(frame)
+        correlation, result = frames.unpack_answer(frame)
         call = self._calls.pop(correlation, None)
         if call is None or self.dead:
             return

@@ -9,7 +9,7 @@ from simulation_scenario import ROOT
 from simulation_worker import sequence
 from simulation_world import ViolationError, bits_of
 
-from warden import wire
+from warden import frames, wire
 from warden.model import SECOND, BusyError, LimitError, Session, Task, TaskStatus, UnavailableError, WardenError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Job:
             self._end()
             return
         assert self._host is not None
-        self._session = wire.convert(result, Session).id
+        self._session = frames.convert(result, Session).id
         self._host.jobs[self._number] = self
         self._run(1)
 
@@ -247,7 +247,7 @@ class _Process:
         if isinstance(result, WardenError):
             self._done()
             return
-        task = wire.convert(result, Task)
+        task = frames.convert(result, Task)
         self._site.saw(task)
         if self._chance.random() < 0.1:
             # Nobody knows why, but it asks again.
@@ -281,7 +281,7 @@ class _Process:
                 raise ViolationError(f"3: task {number} was acknowledged, and now: {result}")
             self._done()
             return
-        task = wire.convert(result, Task)
+        task = frames.convert(result, Task)
         self._site.saw(task)
         if task.status.final:
             self._done()

@@ -9,7 +9,7 @@ from simulation_scenario import OPERATOR, STRANGER
 from simulation_worker import sequence
 from simulation_world import ViolationError
 
-from warden import wire
+from warden import frames, wire
 from warden.model import SECOND, Availability, State, WardenError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Sensor:
     @staticmethod
     def _heard(body: wire.Message, result: Any) -> None:
         if isinstance(body, wire.GetAvailability) and not isinstance(result, WardenError):
-            seen = wire.convert(result, Availability)
+            seen = frames.convert(result, Availability)
             if seen.used > seen.places or (seen.state is not State.READY and not seen.reason):
                 raise ViolationError(f"9: nobody can make sense of {seen}")
 

@@ -9,7 +9,7 @@ import msgspec
 from simulation_network import Endpoint
 from simulation_scenario import DEVICE, QUBITS
 
-from warden import runner, wire
+from warden import frames, runner, wire
 from warden.model import SECOND
 from warden.runner import Abandon, Begin, Failure, Runner, Send
 
@@ -153,7 +153,7 @@ class _Process:
         if self._frozen is not None:
             self._frozen.append(frame)
             return
-        body = wire.unpack(frame, wire.ToWorker)
+        body = frames.unpack(frame, wire.ToWorker)
         self._world.log(self._instance, "hears", body)
         if self._mode == "hang" and not (isinstance(body, wire.StartRun) and body.token != self._runner.token):
             return
@@ -251,12 +251,12 @@ class _Process:
             self._finished(body)
             return
         self._world.log(self._instance, "says", body)
-        self._endpoint.send(wire.pack(body))
+        self._endpoint.send(frames.pack(body))
 
     def _finished(self, body: wire.RunFinished) -> None:
         if self._mode == "garbage":
             self._world.log(self._instance, "says garbage")
-            self._endpoint.send(self._chance.choice((b"", b"\xc1garbage", wire.pack(body)[:-3], b"\x93\x01\x02\x03")))
+            self._endpoint.send(self._chance.choice((b"", b"\xc1garbage", frames.pack(body)[:-3], b"\x93\x01\x02\x03")))
             return
         if body.token not in self._lies:
             self._lies[body.token] = self._lie(body)
@@ -273,7 +273,7 @@ class _Process:
         for one in said:
             self._qpu.said(one)
             self._world.log(self._instance, "says", one)
-            self._endpoint.send(wire.pack(one))
+            self._endpoint.send(frames.pack(one))
 
     def _lie(self, body: wire.RunFinished) -> wire.RunFinished:
         some, asked = next(iter(body.counts), "01"), self._qpu.orders[body.token].run.shots

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 from pathlib import Path
 
-from gridengine import jobs
+from gridengine import qstat_xml
 from gridengine.hooks.job import HookJob
 
 OWNER = pwd.getpwnam("nobody")
@@ -63,9 +63,9 @@ def in_qmaster(
     context: dict[str, str] | None = None,
     not_before: int = 0,
     granted: dict[str, tuple[str, ...]] | None = None,
-) -> jobs.Job:
+) -> qstat_xml.Job:
     """A job in the words of the qmaster."""
-    return jobs.Job(
+    return qstat_xml.Job(
         id=7,
         owner=OWNER.pw_name,
         name="x",

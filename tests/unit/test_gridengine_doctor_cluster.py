@@ -12,7 +12,7 @@ from gridengine.configuration import GridEngineSection
 from gridengine.doctor import cluster
 from gridengine.doctor.cluster import Instance, read_instances
 from gridengine.doctor.finding import Finding, Verdict
-from gridengine.jobs import Job, Row, UnreadableError
+from gridengine.qstat_xml import Job, Row, UnreadableError
 from gridengine.site import Offer, Site
 from warden.config import Config
 from warden.model import SECOND, HostReport, Session

@@ -7,11 +7,16 @@ from gridengine_samples import calls, stdout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridengine import jobs
-from gridengine.jobs import NoSuchJobError, UnreadableError
+from gridengine import jobs, qstat_xml
+from gridengine.qstat_xml import NoSuchJobError, UnreadableError
+from warden.model import BadRequestError
 
 SGE = {call.command.split()[2]: call.stdout for call in calls("sge/qstat_j.xml.txt")}
 OCS = {call.command.split()[2]: call.stdout for call in calls("ocs/qstat_j_pending.xml.txt")}
+
+
+def requested(text: str) -> dict[str, str]:
+    return qstat_xml.read_job(text, "").requests
 
 
 @pytest.mark.parametrize(
@@ -26,25 +31,25 @@ OCS = {call.command.split()[2]: call.stdout for call in calls("ocs/qstat_j_pendi
     ],
 )
 def test_requested_on_both_flavours(sample: str, expected: dict[str, str]) -> None:
-    assert jobs.requested(sample) == expected
+    assert requested(sample) == expected
 
 
 def test_smuggled_elements_and_broken_text_change_nothing() -> None:
     assert "\x01" in SGE["12"]
     assert "\ufffd" in SGE["12"]
     assert "JB_hard_resource_list&gt;" in SGE["12"]
-    assert jobs.requested(SGE["12"])["qpu"] == "1"
-    assert jobs.requested(SGE["12"])["h_rt"] == "100"
+    assert requested(SGE["12"])["qpu"] == "1"
+    assert requested(SGE["12"])["h_rt"] == "100"
 
 
 def test_soft_requests_are_no_requests() -> None:
     assert "JB_soft_resource_list" in SGE["12"]
-    assert jobs.requested(SGE["12"])["qpu_name"] != "sof"
+    assert requested(SGE["12"])["qpu_name"] != "sof"
 
 
 def test_a_job_that_is_gone() -> None:
     with pytest.raises(NoSuchJobError, match="knows no job 999999"):
-        jobs.requested(SGE["999999"])
+        requested(SGE["999999"])
 
 
 @pytest.mark.parametrize(
@@ -55,26 +60,26 @@ def test_a_job_that_is_gone() -> None:
         ("<detailed_job_info/>", "one job"),
         ("<!DOCTYPE x [<!ENTITY a 'b'>]><detailed_job_info>&a;</detailed_job_info>", "document type"),
         ("<!DOCTYPE x><detailed_job_info/>", "document type"),
-        (" " * (jobs.MAX_XML + 1), "more than 64 MiB"),
+        (" " * (qstat_xml.MAX_XML + 1), "more than 64 MiB"),
     ],
 )
 def test_anything_else_is_refused(text: str, why: str) -> None:
     with pytest.raises(UnreadableError, match=why):
-        jobs.requested(text)
+        requested(text)
 
 
 @given(st.text(max_size=300), st.integers(0, 2000))
 def test_no_text_makes_anything_but_a_refusal(noise: str, place: int) -> None:
     sample = SGE["10"][:place] + noise + SGE["10"][place:]
     with contextlib.suppress(NoSuchJobError, UnreadableError):
-        assert isinstance(jobs.requested(sample), dict)
+        assert isinstance(requested(sample), dict)
 
 
 def test_a_waiting_job_says_why() -> None:
-    job = jobs.read_job(SGE["11"], "qw")
+    job = qstat_xml.read_job(SGE["11"], "qw")
     assert (job.id, job.owner, job.state) == (11, "alice", "qw")
     assert job.reasons == ("(-l qpu=1,qpu_name=fres*) cannot run globally because it offers only gc:qpu=0.000000",)
-    assert jobs.read_job(OCS["91"], "qw").reasons == (
+    assert qstat_xml.read_job(OCS["91"], "qw").reasons == (
         '(-l qpu_ready=1) cannot run in queue "all.q@ocsvm" because job requests unknown resource (qpu_ready)',
     )
 
@@ -91,16 +96,18 @@ NOTED = """
 @pytest.mark.parametrize(("said", "moment"), [("1893456000", 1893456000), ("2030-01-01T00:00:00.5+00:00", 1893456000)])
 def test_a_job_that_was_sent_back_says_how_often_why_and_until_when(said: str, moment: int) -> None:
     text = SGE["10"].replace("<JB_execution_time>0", f"{NOTED}<JB_execution_time>{said}")
-    job = jobs.read_job(text, "r")
+    job = qstat_xml.read_job(text, "r")
     assert job.context == {"mine": "", "qpu_attempts": "3", "qpu_reason": "busy"}
     assert job.not_before == moment
-    untouched = jobs.read_job(SGE["10"], "r")
+    untouched = qstat_xml.read_job(SGE["10"], "r")
     assert (untouched.context, untouched.not_before, untouched.granted) == ({}, 0, {})
 
 
 @pytest.mark.parametrize("said", ["soon", "9" * 5000, "2026-13-01", ""])
 def test_a_time_that_is_none_is_none(said: str) -> None:
-    assert jobs.read_job(SGE["10"].replace("<JB_execution_time>0", f"<JB_execution_time>{said}"), "r").not_before == 0
+    assert (
+        qstat_xml.read_job(SGE["10"].replace("<JB_execution_time>0", f"<JB_execution_time>{said}"), "r").not_before == 0
+    )
 
 
 @pytest.mark.parametrize("names", [("element", "element", "element"), ("ulong_sublist", "grl", "resl")])
@@ -114,24 +121,24 @@ def test_ids_that_ocs_has_granted(names: tuple[str, str, str]) -> None:
         f"</JAT_granted_resources_list></{task}></JB_ja_tasks>"
     )
     text = OCS["88"].replace("<JB_type>", granted + "<JB_type>", 1)
-    assert jobs.read_job(text, "r").granted == {"qpu_id": ("fresnel", "emu")}
+    assert qstat_xml.read_job(text, "r").granted == {"qpu_id": ("fresnel", "emu")}
 
 
 def test_a_job_in_error_says_what_happened() -> None:
-    reasons = jobs.read_job(SGE["9"], "Eqw").reasons
+    reasons = qstat_xml.read_job(SGE["9"], "Eqw").reasons
     assert reasons[0].endswith("exit_status of prolog = 100")
     assert reasons[1] == "Job is in error state"
 
 
 def test_states_and_requests_of_all_jobs() -> None:
     sge, ocs = stdout("sge/qstat_u_all_r.xml.txt"), stdout("ocs/qstat_u_all_r.xml.txt")
-    assert jobs.states(sge) == {9: "Eqw", 10: "r", 11: "qw", 12: "hqw"}
-    assert jobs.states(ocs) == {87: "r", 88: "qw", 89: "qw", 90: "qw", 91: "qw"}
-    assert jobs.requesting(sge, {"qpu"}) == [10, 11, 12]
-    assert jobs.requesting(ocs, {"qpu", "qpu_type"}) == [87, 88, 89, 90]
+    assert qstat_xml.live(sge) == {"9": "Eqw", "10": "r", "11": "qw", "12.1": "hqw", "12.3": "hqw"}
+    assert qstat_xml.live(ocs) == {"87": "r", "88": "qw", "89": "qw", "90": "qw", "91": "qw"}
+    assert qstat_xml.requesting(sge, {"qpu"}) == [10, 11, 12]
+    assert qstat_xml.requesting(ocs, {"qpu", "qpu_type"}) == [87, 88, 89, 90]
 
 
 @pytest.mark.parametrize("name", ["*", "1,2", "-1", "", "12345678901", "1\n", "٣"])
 def test_only_a_number_reaches_qstat(name: str) -> None:
-    with pytest.raises(jobs.BadRequestError):
+    with pytest.raises(BadRequestError):
         jobs.detail(name)

@@ -8,13 +8,12 @@ import msgspec
 import pytest
 from gridengine_samples import calls, stdout
 
-from gridengine import jobs
-from gridengine.jobs import Job, Row
+from gridengine import qstat_xml
+from gridengine.qstat_xml import Job, Row
 from gridengine.why import report
-from gridengine.why import sight as outlook
 from gridengine.why.answer import Answer, Facts, Line, Work, explain, place_in_line
 from gridengine.why.reasons import Cause, plain, summed
-from gridengine.why.sight import Fit, Sight, first_fit, matches
+from gridengine.why.sight import Fit, Sight, first_fit
 from warden.model import HORIZON, SECOND, Availability, State, Window
 
 # A Thursday, at noon.
@@ -108,7 +107,7 @@ def test_what_real_clusters_said_is_understood() -> None:
         for sample in ("sge/qstat_j.xml.txt", "sge/qstat_j_waiting.xml.txt", "ocs/qstat_j_pending.xml.txt")
         for call in calls(sample)
         if "JB_job_number" in call.stdout
-        for message in jobs.read_job(call.stdout, "").reasons
+        for message in qstat_xml.read_job(call.stdout, "").reasons
     ]
     assert len(said) > 10
     # Of what the samples ask for, qpu_type is no complex of ours; the prolog's own words are no scheduler's.
@@ -204,26 +203,6 @@ def test_a_job_whose_start_time_has_not_come_is_in_nobody_s_way() -> None:
     rows = (row(5), row(6), row(7))
     assert told(job(), sight(used=1), rows=rows, later=frozenset({5})).line == Line(1, 2)
     assert told(job(), sight(used=1), rows=rows, later=frozenset({7})).line is None
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "found"),
-    [
-        ("fresnel", "fresnel", True),
-        ("fres*", "fresnel", True),
-        ("emu|fres*", "fresnel", True),
-        ("!emu", "fresnel", True),
-        ("!emu*&!fres*", "fresnel", False),
-        ("[ef]*", "emu", True),
-        ("emu", "emu2", False),
-        ("!(emu)", "fresnel", True),
-        # As long as Grid Engine takes: another user's job, which stands in the line beside one's own.
-        ("!" * 2045 + "fresnel", "fresnel", False),
-        ("[" * 2047, "fresnel", False),
-    ],
-)
-def test_names_are_matched_as_grid_engine_does(pattern: str, name: str, found: bool) -> None:
-    assert matches(pattern, name) is found
 
 
 # --- the answer ---
@@ -548,44 +527,35 @@ def test_a_user_learns_nothing_of_anothers_sessions_but_how_many_there_are() -> 
 
 
 def test_the_line_is_read_as_qstat_has_it() -> None:
-    rows = jobs.rows(stdout("sge/qstat_u_all_waiting.xml.txt"))
+    rows = qstat_xml.rows(stdout("sge/qstat_u_all_waiting.xml.txt"))
     assert [(one.id, one.state, one.tasks) for one in rows] == [
         (1, "r", 1), (8, "r", 1), (8, "r", 1), (2, "qw", 1), (3, "qw", 1), (7, "qw", 5), (9, "qw", 1), (10, "qw", 1),
         (11, "qw", 1), (12, "qw", 1), (4, "hqw", 1), (5, "qw", 1), (6, "hqw", 1), (8, "qw", 2),
     ]  # fmt: skip
     assert rows[0].queue == "all.q@node2"
     assert rows[4].requests == {"qpu": "1", "qpu_window": "100"}
-    assert [one.id for one in jobs.rows(stdout("ocs/qstat_u_all_r.xml.txt"))] == [87, 88, 89, 90, 91]
+    assert [one.id for one in qstat_xml.rows(stdout("ocs/qstat_u_all_r.xml.txt"))] == [87, 88, 89, 90, 91]
 
 
 @pytest.mark.parametrize(
     ("tasks", "count"), [("1", 1), ("1-9:2", 5), ("3,4", 2), ("1-10000000:1", 10**7), ("1-4:1,9", 5)]
 )
 def test_tasks_of_an_array_are_counted(tasks: str, count: int) -> None:
-    assert jobs._count(tasks) == count
+    assert qstat_xml._count(tasks) == count
 
 
 @pytest.mark.parametrize("tasks", ["", "x", "1-", "1-2:3:4", "-1"])
 def test_tasks_that_are_none_are_refused(tasks: str) -> None:
-    with pytest.raises(jobs.UnreadableError):
-        jobs._count(tasks)
+    with pytest.raises(qstat_xml.UnreadableError):
+        qstat_xml._count(tasks)
 
 
 def test_context_start_time_and_predecessors_of_a_job() -> None:
-    found = {call.command.split()[2]: jobs.read_job(call.stdout, "") for call in calls("sge/qstat_j_waiting.xml.txt")}
+    found = {
+        call.command.split()[2]: qstat_xml.read_job(call.stdout, "") for call in calls("sge/qstat_j_waiting.xml.txt")
+    }
     assert found["10"].context == {"qpu_attempts": "3", "qpu_reason": "busy"}
     assert found["10"].requests == {"qpu": "1"}
     assert found["5"].not_before == 1796126400
     assert found["6"].predecessors == ("1",)
     assert found["4"].queue_reasons == ('queue instance "all.q@node1" dropped because it is full',)
-
-
-def test_lengths_that_grid_engine_takes_are_read() -> None:
-    assert [outlook.number(text) for text in ("90", "1:30:00", "::30", "0:10:", "INFINITY", "")] == [
-        90,
-        5400,
-        30,
-        600,
-        0,
-        0,
-    ]

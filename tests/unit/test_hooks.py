@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gridengine.hooks
-from gridengine import jobs
+from gridengine import qstat_xml
 from gridengine.hooks import guard, job
 from gridengine.hooks.job import HookError, HookJob
 from warden import model, wire
@@ -384,9 +384,9 @@ class Qmaster:
         self.owner, self.asked = OWNER.pw_name, []
         monkeypatch.setattr("gridengine.jobs.detail", self._detail)
 
-    def _detail(self, number: str, *, environment: dict[str, str], limit: float) -> jobs.Job:
+    def _detail(self, number: str, *, environment: dict[str, str], limit: float) -> qstat_xml.Job:
         self.asked.append((number, environment, limit))
-        return jobs.Job(id=7, owner=self.owner, name="x", state="", requests={"qpu": "1"}, reasons=())
+        return qstat_xml.Job(id=7, owner=self.owner, name="x", state="", requests={"qpu": "1"}, reasons=())
 
 
 def test_the_qmaster_is_asked_once_in_the_cell_that_grid_engine_names(

@@ -10,7 +10,7 @@ import pytest
 from gridengine_samples import SAMPLES, stdout
 from hook_spool import LIMIT, OWNER, Spool, hook_job, in_qmaster
 
-from gridengine import commands, jobs
+from gridengine import commands, jobs, qstat_xml
 from gridengine.hooks import guard, prolog, retry
 from gridengine.site import load
 from warden import model
@@ -37,7 +37,7 @@ class Qmaster:
         monkeypatch.setattr(jobs, "detail", self._detail)
         monkeypatch.setattr(commands, "run", self._run)
 
-    def _detail(self, _number: str, **_: object) -> jobs.Job:
+    def _detail(self, _number: str, **_: object) -> qstat_xml.Job:
         self.looks += 1
         return self.job
 
@@ -140,7 +140,7 @@ def test_after_its_attempts_the_job_is_in_error_with_the_reason_and_begins_anew(
 
 def test_deleted_job_needs_no_pause(qmaster: Qmaster, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object, **__: object) -> None:
-        raise jobs.NoSuchJobError("x")
+        raise qstat_xml.NoSuchJobError("x")
 
     monkeypatch.setattr(jobs, "detail", gone)
     send_back(hook_job(), BUSY)

@@ -12,7 +12,7 @@ import pytest
 from gridengine_samples import stdout
 from hook_spool import LIMIT
 
-from gridengine import jobs
+from gridengine import qstat_xml
 from gridengine.hooks import shepherd
 
 SHOW = (
@@ -75,6 +75,6 @@ def test_ports_in_an_environment() -> None:
 )
 def test_what_a_job_sets_over_grid_engines_word_is_seen(variable: str, found: tuple[str, ...]) -> None:
     text = stdout("ocs/qstat_j_pending.xml.txt")
-    assert jobs.read_job(text, "").overrides == ()
+    assert qstat_xml.read_job(text, "").overrides == ()
     forged = f"<job_sublist><VA_variable>{variable}</VA_variable></job_sublist></JB_env_list>"
-    assert jobs.read_job(text.replace("</JB_env_list>", forged), "").overrides == found
+    assert qstat_xml.read_job(text.replace("</JB_env_list>", forged), "").overrides == found

@@ -13,7 +13,7 @@ from warden_site import AFM
 
 from gridengine.configuration import GridEngineSection
 from gridengine.hooks import epilog, guard, prolog, retry
-from warden import model, wire
+from warden import frames, model
 from warden.model import SECOND
 from warden.sections import Duration
 
@@ -183,7 +183,7 @@ def test_what_a_job_used_is_told_and_who_ended_its_session(standing_site: Site) 
 def test_hook_of_another_version_than_the_broker_sends_the_job_back(
     standing_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "VERSION", wire.VERSION + 1)
+    monkeypatch.setattr(frames, "VERSION", frames.VERSION + 1)
     with pytest.raises(model.UnavailableError, match="version") as caught:
         acquire(standing_site, hook_job("78"))
     assert guard.exit_status(caught.value) == guard.AGAIN

@@ -3,7 +3,7 @@
 import pytest
 from gridengine_samples import calls, stdout
 
-from gridengine import jobs
+from gridengine import qstat_xml
 from gridengine.job_info import JobInfo, JobStatus, status_of, told_by_drmaa, told_by_qacct
 
 
@@ -53,7 +53,7 @@ def test_nothing_is_read_out_of_nonsense() -> None:
 
 
 def test_listing_names_each_task() -> None:
-    assert jobs.live(stdout("sge/qstat_u_array.xml.txt")) == {
+    assert qstat_xml.live(stdout("sge/qstat_u_array.xml.txt")) == {
         **{f"145.{task}": "r" for task in (1, 4, 7, 10)},
         "145.13": "qw",
         **{f"146.{task}": "hqw" for task in (2, 3, 4)},
@@ -62,7 +62,7 @@ def test_listing_names_each_task() -> None:
 
 
 def test_listing_of_ocs() -> None:
-    told = jobs.live(stdout("ocs/qstat_u_all_r.xml.txt"))
+    told = qstat_xml.live(stdout("ocs/qstat_u_all_r.xml.txt"))
     assert told
     assert all(job.isdecimal() and letters for job, letters in told.items())
 
@@ -76,9 +76,9 @@ def test_lists_of_tasks(text: str, tasks: list[int]) -> None:
         "<job_info><queue_info/><job_info><job_list><JB_job_number>5</JB_job_number>"
         f"<state>qw</state><tasks>{text}</tasks></job_list></job_info></job_info>"
     )
-    assert jobs.live(listing) == {f"5.{task}": "qw" for task in tasks}
-    with pytest.raises(jobs.UnreadableError):
-        jobs.live(listing.replace(text, "x"))
+    assert qstat_xml.live(listing) == {f"5.{task}": "qw" for task in tasks}
+    with pytest.raises(qstat_xml.UnreadableError):
+        qstat_xml.live(listing.replace(text, "x"))
 
 
 @pytest.mark.parametrize(

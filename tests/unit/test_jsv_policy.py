@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridengine import jsv_policy, site
+from gridengine import jsv_policy, patterns, site
 from gridengine.jsv_policy import Class, Qpu
 from gridengine.jsv_protocol import Answer, Job
 
@@ -88,6 +88,7 @@ def test_what_one_qpu_can_never_give_is_refused(wants: str, parameters: dict[str
         ("qpu=4", {}, "qpu=4 is more than any of the QPUs fresnel, emu has: ask for at most qpu=3"),
         ("qpu=2,qpu_name=fres*", {}, "qpu=2 is more than the QPU fresnel has"),
         ("qpu=1,qpu_name=x|y", {}, "there is no QPU x|y: qpu_name can be fresnel, emu"),
+        ("qpu=1,qpu_name=!(emu|f*)", {}, "there is no QPU !(emu|f*): qpu_name can be fresnel, emu"),
         ("qpu=1,qpu_qubits=31", {}, "qpu_qubits=31 is more than any of"),
         ("qpu=1,qpu_qubits=20", {"q_hard": "all.q"}, "qpu_qubits=20 is more than the QPU fresnel has"),
         ("qpu=1,qpu_name=emu", {"q_hard": "all.q"}, "-q all.q has no queue with the QPU emu: leave it out"),
@@ -114,10 +115,17 @@ def test_what_may_be_met_or_is_not_understood_is_left_to_the_scheduler(wants: st
     assert not decide(job(wants)).refused
 
 
+@pytest.mark.parametrize(
+    "queues", ["other.q@node1|all.q", "!all.q@node1", "(other.q|all.q)@node1", "@node1", "@@quantum"]
+)
+def test_a_queue_that_may_be_meant_is_left_to_the_scheduler(queues: str) -> None:
+    assert not decide(job(q_hard=queues)).refused
+
+
 @pytest.mark.parametrize("of", ["queues", "QPUs"])
 def test_thousands_of_patterns_are_not_compared(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
-    monkeypatch.setattr(jsv_policy, "fits", lambda pattern, name: compared.append(pattern) or pattern in {"*", name})
+    monkeypatch.setattr(patterns, "fits", lambda pattern, name: compared.append(pattern) or pattern in {"*", name})
     many = [f"q{number}*" for number in range(10_000)]
     one = job(q_hard=",".join(many)) if of == "queues" else job(f"qpu=1,qpu_name={'|'.join(many)}")
     assert not decide(one).refused

@@ -21,7 +21,7 @@ from warden_site import LIMIT, Site, wait_until
 
 from load_sensors import protocol, site, spool
 from load_sensors.outlook import outlook
-from warden import keyring, wire
+from warden import frames, keyring, wire
 from warden.calibration import Calendar, ShotRule
 from warden.model import HORIZON, SECOND, Availability, Plan, State
 
@@ -195,7 +195,7 @@ class FakeBroker(threading.Thread):
         with contextlib.suppress(zmq.ContextTerminated), self._socket:
             while True:
                 peer, frame = self._socket.recv_multipart()
-                asked, number = wire.unpack_request(frame), wire.correlation_of(frame)
+                asked, number = frames.unpack_request(frame), frames.correlation_of(frame)
                 self.asked.append(asked)
                 if isinstance(asked, self.mute):
                     continue
@@ -205,7 +205,7 @@ class FakeBroker(threading.Thread):
                     wire.Hello: wire.Greeting(0, "fresnel"),
                     wire.Renew: wire.Renewed(sessions=1, reporter=self.reporter),
                 }
-                answer = wire.pack_answer(number, answers[type(asked)])
+                answer = frames.pack_answer(number, answers[type(asked)])
                 self._socket.send_multipart([peer, b"garbage" if isinstance(asked, self.fails) else answer])
 
     def close(self) -> None:

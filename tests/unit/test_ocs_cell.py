@@ -10,7 +10,7 @@ import pytest
 from gridengine_samples import SAMPLES, Call, calls, stdout
 from ocs_cell import Cell, captured_job
 
-from gridengine import jobs
+from gridengine import qstat_xml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,7 +168,7 @@ def test_jobs_are_the_captured_ones(cell: Cell) -> None:
         cell.change(jobs={**cell.state["jobs"], str(number): captured_job(number)})
     assert cell.run("qstat", "-u", "*", "-r", "-xml").stdout.strip() == stdout("ocs/qstat_u_all_r.xml.txt").strip()
     assert cell.run("qstat", "-u", "*", "-xml").stdout.strip() == stdout("ocs/qstat_u_all.xml.txt").strip()
-    assert jobs.states(cell.run("qstat", "-u", "bob", "-xml").stdout) == {}
+    assert qstat_xml.live(cell.run("qstat", "-u", "bob", "-xml").stdout) == {}
     call = cell.run("qstat", "-j", "999999", "-xml")
     assert said(call) == said(calls("ocs/qstat_j_unknown.xml.txt")[0])
 

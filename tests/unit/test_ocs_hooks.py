@@ -10,7 +10,7 @@ import pytest
 from gridengine_samples import SAMPLES, calls
 from hook_spool import OWNER, Spool, in_qmaster
 
-from gridengine import commands, jobs
+from gridengine import commands, jobs, qstat_xml
 from gridengine.hooks import epilog, prolog
 from gridengine.hooks.guard import Guard
 from gridengine.hooks.job import HookError, HookJob
@@ -35,7 +35,7 @@ class World:
         monkeypatch.setattr(commands, "version", lambda _: commands.Version(Flavour.OCS, "9.2.0"))
         monkeypatch.setattr(prolog, "grant", lambda job, *_: self.granted.append(job.name))
 
-    def _detail(self, *_: object, **__: object) -> jobs.Job:
+    def _detail(self, *_: object, **__: object) -> qstat_xml.Job:
         self.questions += 1
         return in_qmaster(requests=self.requests)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gridengine_samples import SAMPLES, Call, calls, stdout
 
-from gridengine import commands, jobs, qacct, qconf_text, reservations
+from gridengine import commands, qacct, qconf_text, qstat_xml, reservations
 from gridengine.commands import DeniedError, GridEngineError, Output, UnknownObjectError
 from gridengine.doctor.cluster import read_instances
 from gridengine.resources import Flavour, parse_table, render_table
@@ -166,7 +166,7 @@ def broken_record(name: str) -> None:
 @reads("qstat_j_pending.xml.txt")
 def detail(name: str) -> None:
     for call in calls(f"ocs/{name}"):
-        job = jobs.read_job(call.stdout, "qw")
+        job = qstat_xml.read_job(call.stdout, "qw")
         assert (str(job.id), job.owner) == (call.command.split()[2], "alice")
         assert job.requests
         assert job.reasons
@@ -174,7 +174,7 @@ def detail(name: str) -> None:
 
 @reads("qstat_u_all.xml.txt", "qstat_u_all_r.xml.txt")
 def listing(name: str) -> None:
-    assert jobs.states(stdout(f"ocs/{name}")) == {87: "r", 88: "qw", 89: "qw", 90: "qw", 91: "qw"}
+    assert qstat_xml.live(stdout(f"ocs/{name}")) == {"87": "r", "88": "qw", "89": "qw", "90": "qw", "91": "qw"}
 
 
 @reads("qstat_j_unknown.txt", "qstat_j_unknown.xml.txt", "qhost_h_unknown.txt")

@@ -11,7 +11,7 @@ import zmq
 from warden_machine import sequence
 from warden_site import LIMIT
 
-from warden import clock, keyring, wire
+from warden import clock, frames, keyring, wire
 from warden.broker import Broker
 from warden.clock import Clock, Reading, step
 from warden.engine import Engine
@@ -44,7 +44,7 @@ def test_a_turn_s_answers_go_to_the_clients_that_asked(site: Site, monkeypatch: 
     answers: dict[bytes, dict[str, Any]] = {}
 
     def send(outgoing: Outgoing) -> None:
-        answers[outgoing.peer] = wire._unpackb(outgoing.frame)
+        answers[outgoing.peer] = frames._unpackb(outgoing.frame)
 
     with Broker(site.configure()) as broker:
         monkeypatch.setattr(broker, "_send", send)
@@ -65,16 +65,16 @@ def test_a_result_is_handed_in_however_much_smaller_the_sequences_are(site: Site
         worker.curve_serverkey = keyring.public_key(config.broker_key)
         worker.connect(config.worker_endpoint)
         worker.send(
-            wire.pack(wire.WorkerHello(instance="w", device="{}", device_name="AnalogDevice", qubits=20, clock=0))
+            frames.pack(wire.WorkerHello(instance="w", device="{}", device_name="AnalogDevice", qubits=20, clock=0))
         )
         with site.resource() as qpu:
             task = qpu.task_start(sequence(20), len(counts))
             run = None
             while not isinstance(run, wire.StartRun):
                 assert worker.poll(LIMIT * 1000), "the broker orders the run"
-                run = wire.unpack(worker.recv(), wire.ToWorker)
+                run = frames.unpack(worker.recv(), wire.ToWorker)
             result = wire.RunFinished(instance="w", token=run.token, shots=len(counts), counts=counts, time=1)
-            worker.send(wire.pack(result))
+            worker.send(frames.pack(result))
             assert qpu.wait(task, LIMIT) == counts
     finally:
         context.destroy(linger=0)

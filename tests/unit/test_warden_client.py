@@ -117,17 +117,17 @@ THREADS = """
 import sys, threading
 from pathlib import Path
 from gridengine import configuration
-from warden import config, wire
+from warden import config, frames
 from warden.model import Availability, Plan, PastWindow, Session, Task, UnavailableError
 
 def read():
     together.wait()
     config.load(path)
     configuration.load(path)
-    wire.unpack_answer(wire.pack_answer(1, 1))
+    frames.unpack_answer(frames.pack_answer(1, 1))
     for kind in Availability, Plan, list[PastWindow], Session, list[Task]:
         try:
-            wire.convert([{}], kind)
+            frames.convert([{}], kind)
         except UnavailableError:
             pass
 

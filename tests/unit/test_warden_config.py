@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from warden import config, wire
+from warden import config, frames, wire
 from warden.model import SECOND, ConfigurationError, State
 
 
@@ -112,8 +112,8 @@ def test_no_result_of_a_task_is_larger_than_the_configuration_reckons_with(path:
     settings = load(path, f"[limits]\nshots = {shots}\n[qpu]\nqubits = {qubits}\n")
     counts = {f"{number:0{qubits}b}": 2**31 - 1 for number in range(min(shots, 2**qubits))}
     result = wire.RunFinished(instance="i", token="t", shots=shots, counts=counts, time=1)
-    words = len(wire.pack(replace(result, counts={})))
-    assert 0 < len(wire.pack(result)) - words <= settings.largest_result + 4
+    words = len(frames.pack(replace(result, counts={})))
+    assert 0 < len(frames.pack(result)) - words <= settings.largest_result + 4
 
 
 def test_a_file_that_is_missing_a_folder_or_not_text_is_named(path: Path) -> None:

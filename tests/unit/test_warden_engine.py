@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from warden_machine import ALICE, BOB, ROOT, SETTINGS, T0, sequence
 
-from warden import engine, wire
+from warden import engine, frames, wire
 from warden.calibration import Calendar
 from warden.core import Core
 from warden.engine import Engine, Outgoing
@@ -76,7 +76,7 @@ def fresh(disk: Disk, **settings: Any) -> Engine:
 
 def answers(sent: list[Outgoing]) -> dict[bytes, dict[str, Any]]:
     assert {outgoing.door for outgoing in sent} <= {Door.CLIENTS}
-    return {outgoing.peer: wire._unpackb(outgoing.frame) for outgoing in sent}
+    return {outgoing.peer: frames._unpackb(outgoing.frame) for outgoing in sent}
 
 
 def hello(peer: bytes = b"w") -> Reported:
@@ -91,7 +91,7 @@ def test_one_turn_answers_all_that_was_asked_and_its_times_are_the_turn_s(broker
     heard = answers(broker.turn(asked, T0))
     assert heard[b"a"]["id"] == 1
     assert heard[b"a"]["ok"]["time"] == T0
-    assert heard[b"b"] == {"v": wire.VERSION, "id": 2, "ok": {"windows": [], "added": []}}
+    assert heard[b"b"] == {"v": frames.VERSION, "id": 2, "ok": {"windows": [], "added": []}}
 
 
 def test_all_that_is_asked_in_one_turn_shares_one_commit(disk: Disk) -> None:
@@ -115,7 +115,7 @@ def test_a_run_leaves_with_its_sequence(broker: Engine) -> None:
     sent = broker.turn([Asked(b"a", 2, ALICE, body)], T0 + 1)
     (order,) = [outgoing for outgoing in sent if outgoing.door is Door.WORKERS]
     assert order.peer == b"w"
-    run = wire.unpack(order.frame, wire.ToWorker)
+    run = frames.unpack(order.frame, wire.ToWorker)
     assert (run.shots, run.sequence) == (5, sequence(2))
 
 
@@ -221,7 +221,7 @@ def test_the_last_run_of_a_session_that_cannot_be_read_any_more_ends_like_any_ot
     disk._db.execute("UPDATE sessions SET record = '{broken'")
     finished = wire.RunFinished(instance="i", token=task.run.token, shots=0, counts={}, time=1)
     (told,) = broker.turn([Reported(b"w", finished)], T0 + 3)
-    assert wire.unpack(told.frame, wire.ToWorker) == wire.ForgetRun(token=task.run.token)
+    assert frames.unpack(told.frame, wire.ToWorker) == wire.ForgetRun(token=task.run.token)
     assert not broker.failing
     assert disk.remember().tasks == ()
 
@@ -296,21 +296,21 @@ def test_while_the_disk_is_full_whoever_asks_is_told_what_is(broker: Engine, dis
 
 
 def test_a_request_is_read_with_whose_it_is() -> None:
-    frame = wire.pack_request(7, wire.GetPlan(count=3))
+    frame = frames.pack_request(7, wire.GetPlan(count=3))
     assert engine.read_request(b"p", ALICE, frame) == Asked(b"p", 7, ALICE, wire.GetPlan(count=3))
 
 
-@pytest.mark.parametrize("frame", [b"", b"\xc1", wire.pack(wire.BrokerBeat())])
+@pytest.mark.parametrize("frame", [b"", b"\xc1", frames.pack(wire.BrokerBeat())])
 def test_what_is_no_request_can_be_refused_all_the_same(frame: bytes) -> None:
     with pytest.raises(BadRequestError) as refused:
         engine.read_request(b"p", ALICE, frame)
-    _, error = wire.unpack_answer(engine.refusal(frame, refused.value))
+    _, error = frames.unpack_answer(engine.refusal(frame, refused.value))
     assert isinstance(error, BadRequestError)
 
 
 def test_a_worker_s_words_are_understood_or_garbled() -> None:
     beat = wire.WorkerBeat(instance="i", clock=0)
-    assert engine.read_report(b"w", wire.pack(beat)) == Reported(b"w", beat)
+    assert engine.read_report(b"w", frames.pack(beat)) == Reported(b"w", beat)
     garbled = engine.read_report(b"w", b"\xc1" * 9)
     assert isinstance(garbled, Garbled)
     assert garbled.peer == b"w"

@@ -33,7 +33,7 @@ ATTACKER = """
 import os, resource, sys
 from pathlib import Path
 import zmq
-from warden import config, keyring, wire
+from warden import config, frames, keyring, wire
 kind, count, file, uid = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -43,12 +43,12 @@ context = zmq.Context()
 context.max_sockets = count + 10
 os.setgroups([]); os.setgid(uid); os.setuid(uid)
 message = {
-    "questions": wire.pack_request(1, wire.GetPlan(count=1000)),
-    "forged credentials": wire.pack_request(1, wire.Hello(credential="MUNGE:AAAA:")),
-    "requests of nobody": wire.pack_request(1, wire.ListTasks()),
+    "questions": frames.pack_request(1, wire.GetPlan(count=1000)),
+    "forged credentials": frames.pack_request(1, wire.Hello(credential="MUNGE:AAAA:")),
+    "requests of nobody": frames.pack_request(1, wire.ListTasks()),
     "garbage": os.urandom(2000),
     "large frames": os.urandom(wire.LARGEST - 100),
-    "questions, and reads no answer": wire.pack_request(1, wire.GetPlan(count=1000)),
+    "questions, and reads no answer": frames.pack_request(1, wire.GetPlan(count=1000)),
 }[kind]
 connections = []
 for _ in range(count):

@@ -15,7 +15,7 @@ import pytest
 import zmq
 from warden_machine import ALICE, BOB, OPERATOR, SETTINGS, T0, Machine, Qpu, sequence
 
-from warden import keyring, trust, wire
+from warden import frames, keyring, trust, wire
 from warden.client import task_number
 from warden.model import (
     SECOND,
@@ -275,7 +275,7 @@ def test_shots_that_make_no_sense_reach_no_qpu(shots: int) -> None:
     machine, qpu = ready()
     session = machine.session()
     request = wire.TaskStart(session=session.id, sequence=sequence(), shots=shots, key="k")
-    body = wire.unpack_request(wire.pack_request(1, request))
+    body = frames.unpack_request(frames.pack_request(1, request))
     with pytest.raises(BadRequestError, match="shots must be between 1 and 1000"):
         machine.ask(body, ALICE)
     assert qpu.runs == []
@@ -286,11 +286,11 @@ def test_a_number_that_no_store_holds_is_no_task() -> None:
     with pytest.raises(BadRequestError, match="is no task"):
         task_number(str(10**30))
     with pytest.raises(BadRequestError, match="cannot be sent"):
-        wire.pack_request(1, wire.GetTask(task=10**30))
+        frames.pack_request(1, wire.GetTask(task=10**30))
     for number in (2**63, 2**64 - 1):
-        frame = msgpack.packb({"v": wire.VERSION, "id": 1, "body": {"op": "get_task", "task": number}})
+        frame = msgpack.packb({"v": frames.VERSION, "id": 1, "body": {"op": "get_task", "task": number}})
         with pytest.raises(BadRequestError, match="malformed message"):
-            wire.unpack_request(frame)
+            frames.unpack_request(frame)
 
 
 def test_a_task_can_be_stopped_and_its_log_can_be_read() -> None:
@@ -341,9 +341,9 @@ def stranger(standing_site: Site) -> Iterator[tuple[Site, zmq.Socket[bytes], byt
 
 
 def ask(connection: zmq.Socket[bytes], body: wire.Message) -> Any:
-    connection.send(wire.pack_request(1, body))
+    connection.send(frames.pack_request(1, body))
     assert connection.poll(30_000), "the broker answers"
-    return wire.unpack_answer(connection.recv())[1]
+    return frames.unpack_answer(connection.recv())[1]
 
 
 def test_a_credential_that_was_overheard_opens_nothing(stranger: tuple[Site, zmq.Socket[bytes], bytes]) -> None:

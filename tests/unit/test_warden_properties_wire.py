@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warden import wire
+from warden import frames, wire
 from warden.model import BadRequestError
 
 REQUESTS, FROM_WORKER, TO_WORKER = (get_args(kind) for kind in (wire.Request, wire.FromWorker, wire.ToWorker))
@@ -69,10 +69,10 @@ def test_every_message_that_may_be_said_arrives_as_it_was_said(
     message: type[wire.Message], kind: Any, data: st.DataObject, correlation: int
 ) -> None:
     said = data.draw(instances(message))
-    assert wire.unpack(wire.pack(said), kind) == said
+    assert frames.unpack(frames.pack(said), kind) == said
     if message in REQUESTS:
-        frame = wire.pack_request(correlation, said)
-        assert (wire.correlation_of(frame), wire.unpack_request(frame)) == (correlation, said)
+        frame = frames.pack_request(correlation, said)
+        assert (frames.correlation_of(frame), frames.unpack_request(frame)) == (correlation, said)
 
 
 def beyond(kind: Any) -> list[Any]:  # noqa: PLR0911 - a table of types
@@ -110,4 +110,4 @@ def test_one_step_beyond_a_bound_is_refused(
 ) -> None:
     body = {**msgspec.to_builtins(data.draw(instances(message)), builtin_types=(bytes,)), name: value}
     with pytest.raises(BadRequestError, match="malformed message"):
-        wire.unpack(msgpack.packb({"v": wire.VERSION, "body": body}), kind)
+        frames.unpack(msgpack.packb({"v": frames.VERSION, "body": body}), kind)

@@ -13,7 +13,7 @@ import zmq
 from msgspec.structs import replace
 from warden_site import AFM, NOBODY, SESSION, as_user, wait_until
 
-from warden import keyring, trust, wire
+from warden import frames, keyring, trust, wire
 from warden.client import Client, QuantumResource
 from warden.model import (
     SECOND,
@@ -246,7 +246,7 @@ def test_garbage_disturbs_nobody(standing_site: Site, qpu: QuantumResource) -> N
     noise = random.Random(7)
     context = zmq.Context()
     stranger = connected(context, standing_site)
-    start = wire.pack_request(5, wire.TaskStart(session=SESSION, sequence=AFM, shots=1, key="stranger"))
+    start = frames.pack_request(5, wire.TaskStart(session=SESSION, sequence=AFM, shots=1, key="stranger"))
     try:
         for _ in range(300):
             stranger.send(noise.randbytes(noise.randrange(200)))
@@ -256,12 +256,12 @@ def test_garbage_disturbs_nobody(standing_site: Site, qpu: QuantumResource) -> N
         stranger.send_multipart([b"", b"", start])
         stranger.send(b"\x91" * 100_000)
         assert sum(qpu.wait(qpu.task_start(AFM, 7), 30).values()) == 7
-        for number, body in ((2**63, wire.TaskStop(task=1)), (6, wire.unpack_request(start))):
-            stranger.send(wire.pack_request(number, body))
+        for number, body in ((2**63, wire.TaskStop(task=1)), (6, frames.unpack_request(start))):
+            stranger.send(frames.pack_request(number, body))
             correlation = -1
             while correlation != number:
                 assert stranger.poll(10_000)
-                correlation, answer = wire.unpack_answer(stranger.recv())
+                correlation, answer = frames.unpack_answer(stranger.recv())
             assert answer.code == "unauthenticated"
     finally:
         context.destroy(linger=0)
@@ -318,9 +318,9 @@ def test_a_credential_works_for_its_own_connection_only(standing_site: Site) -> 
         mine, _ = zmq.curve_keypair()
         credential = trust.prove(mine, broker_key, standing_site.munge_socket)
         for _ in range(2):
-            stranger.send(wire.pack_request(1, wire.Hello(credential=credential)))
+            stranger.send(frames.pack_request(1, wire.Hello(credential=credential)))
             assert stranger.poll(10_000)
-            assert wire.unpack_answer(stranger.recv())[1].code == "unauthenticated"
+            assert frames.unpack_answer(stranger.recv())[1].code == "unauthenticated"
     finally:
         context.destroy(linger=0)
 
@@ -330,7 +330,7 @@ def test_without_encryption_nobody_is_heard(standing_site: Site) -> None:
     try:
         plain = context.socket(zmq.DEALER)
         plain.connect(standing_site.config.client_endpoint)
-        plain.send(wire.pack_request(1, wire.GetAvailability()))
+        plain.send(frames.pack_request(1, wire.GetAvailability()))
         with standing_site.client() as client:
             for _ in range(20):
                 client.availability()

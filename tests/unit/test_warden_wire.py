@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warden import wire
+from warden import frames, wire
 from warden.model import ERRORS, BadRequestError, BusyError, Task, TaskStatus, UnavailableError, WardenError
 
 REQUESTS = [
@@ -56,7 +56,7 @@ anything = st.recursive(
 
 
 def envelope(body: Any, **fields: Any) -> bytes:
-    packed: bytes = msgpack.packb({"v": wire.VERSION, "id": 1, "body": body, **fields})
+    packed: bytes = msgpack.packb({"v": frames.VERSION, "id": 1, "body": body, **fields})
     return packed
 
 
@@ -67,14 +67,14 @@ def test_the_samples_are_all_requests_that_there_are() -> None:
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: type(r).__name__)
 def test_a_request_survives_the_wire(request_: wire.Message) -> None:
-    frame = wire.pack_request(42, request_)
-    assert wire.unpack_request(frame) == request_
-    assert wire.correlation_of(frame) == 42
+    frame = frames.pack_request(42, request_)
+    assert frames.unpack_request(frame) == request_
+    assert frames.correlation_of(frame) == 42
 
 
 @pytest.mark.parametrize(("body", "kind"), OTHERS, ids=lambda value: type(value).__name__)
 def test_a_worker_s_message_survives_the_wire(body: wire.Message, kind: Any) -> None:
-    assert wire.unpack(wire.pack(body), kind) == body
+    assert frames.unpack(frames.pack(body), kind) == body
 
 
 @given(st.binary())
@@ -90,7 +90,7 @@ def test_any_value_is_a_message_or_refused(value: Any) -> None:
 
 @given(st.sampled_from(REQUESTS), st.data())
 def test_a_damaged_request_is_a_message_or_refused(request_: wire.Message, data: st.DataObject) -> None:
-    frame = bytearray(wire.pack_request(1, request_))
+    frame = bytearray(frames.pack_request(1, request_))
     for _ in range(data.draw(st.integers(1, 3))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
     assert_checked(bytes(frame[: data.draw(st.integers(0, len(frame)))]))
@@ -114,8 +114,8 @@ def test_a_damaged_request_is_a_message_or_refused(request_: wire.Message, data:
 )
 def test_known_poison_is_refused(frame: bytes) -> None:
     with pytest.raises(BadRequestError):
-        wire.unpack_request(frame)
-    assert wire.correlation_of(frame) == 0
+        frames.unpack_request(frame)
+    assert frames.correlation_of(frame) == 0
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_known_poison_is_refused(frame: bytes) -> None:
 )
 def test_unknown_and_wrong_fields_are_refused(body: Any) -> None:
     with pytest.raises(BadRequestError, match="malformed message"):
-        wire.unpack_request(envelope(body))
+        frames.unpack_request(envelope(body))
 
 
 @pytest.mark.parametrize(
@@ -159,45 +159,45 @@ def test_unknown_and_wrong_fields_are_refused(body: Any) -> None:
 def test_counts_of_something_else_than_bitstrings_are_refused(counts: dict[str, Any]) -> None:
     body = {"op": "run_finished", "instance": "i", "token": "t", "shots": 1, "counts": counts, "time": 0}
     with pytest.raises(BadRequestError):
-        wire.unpack(envelope(body), wire.FromWorker)
+        frames.unpack(envelope(body), wire.FromWorker)
 
 
-@pytest.mark.parametrize("version", [0, wire.VERSION + 1, 2**63])
+@pytest.mark.parametrize("version", [0, frames.VERSION + 1, 2**63])
 def test_another_version_is_refused_by_name_and_may_be_asked_again_after_an_update(version: int) -> None:
-    with pytest.raises(UnavailableError, match=f"version {version} .* speaks {wire.VERSION}") as caught:
-        wire.unpack_request(envelope({"op": "resume"}, v=version))
+    with pytest.raises(UnavailableError, match=f"version {version} .* speaks {frames.VERSION}") as caught:
+        frames.unpack_request(envelope({"op": "resume"}, v=version))
     assert caught.value.transient
 
 
 @pytest.mark.parametrize("version", [False, "1", None, 1.5, "x" * 1_000_000])
 def test_what_has_no_version_is_no_message(version: Any) -> None:
     with pytest.raises(BadRequestError, match="not a message"):
-        wire.unpack_request(envelope({"op": "resume"}, v=version))
+        frames.unpack_request(envelope({"op": "resume"}, v=version))
 
 
 @pytest.mark.parametrize("correlation", ["1", None, 1.5, True, [1]])
 def test_an_id_that_is_no_number_counts_as_none(correlation: Any) -> None:
-    assert wire.correlation_of(envelope({"op": "resume"}, id=correlation)) == 0
+    assert frames.correlation_of(envelope({"op": "resume"}, id=correlation)) == 0
 
 
 @pytest.mark.parametrize("kind", ERRORS.values(), ids=lambda k: k.code)
 def test_a_refusal_arrives_as_the_error_that_it_was(kind: type[WardenError]) -> None:
-    correlation, error = wire.unpack_answer(wire.pack_refusal(7, kind("this is why")))
+    correlation, error = frames.unpack_answer(frames.pack_refusal(7, kind("this is why")))
     assert (correlation, type(error), error.text) == (7, kind, "this is why")
 
 
 def test_an_error_of_a_newer_broker_is_an_error_still() -> None:
-    frame = msgpack.packb({"v": wire.VERSION, "id": 7, "error": {"code": "of_tomorrow", "text": "why"}})
-    _, error = wire.unpack_answer(frame)
+    frame = msgpack.packb({"v": frames.VERSION, "id": 7, "error": {"code": "of_tomorrow", "text": "why"}})
+    _, error = frames.unpack_answer(frame)
     assert type(error) is WardenError
     assert error.text == "why"
 
 
 @given(anything)
 def test_any_answer_is_understood_or_unavailable(value: Any) -> None:
-    for frame in (msgpack.packb(value), msgpack.packb({"v": wire.VERSION, "id": 1, "ok": value})):
+    for frame in (msgpack.packb(value), msgpack.packb({"v": frames.VERSION, "id": 1, "ok": value})):
         try:
-            wire.unpack_answer(frame)
+            frames.unpack_answer(frame)
         except UnavailableError as error:
             assert "\n" not in error.text  # noqa: PT017
 
@@ -215,19 +215,19 @@ def test_a_result_arrives_however_many_bitstrings_it_has() -> None:
         status=TaskStatus.COMPLETED,
         counts=counts,
     )
-    _, answer = wire.unpack_answer(wire.pack_answer(1, task))
-    assert wire.convert(answer, Task).counts == counts
+    _, answer = frames.unpack_answer(frames.pack_answer(1, task))
+    assert frames.convert(answer, Task).counts == counts
 
 
 @pytest.mark.parametrize(
     "lie", [b"\xdf\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xdd\x00\x10\x00\x00"]
 )
 def test_an_answer_that_says_to_be_larger_than_it_is_is_refused_before_room_is_made_for_it(lie: bytes) -> None:
-    frame = b"\x83\xa1v" + msgpack.packb(wire.VERSION) + b"\xa2id\x01\xa2ok" + lie
+    frame = b"\x83\xa1v" + msgpack.packb(frames.VERSION) + b"\xa2id\x01\xa2ok" + lie
     tracemalloc.start()
     try:
         with pytest.raises(UnavailableError, match="cannot be understood"):
-            wire.unpack_answer(frame)
+            frames.unpack_answer(frame)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -236,7 +236,7 @@ def test_an_answer_that_says_to_be_larger_than_it_is_is_refused_before_room_is_m
 @given(st.binary())
 def test_any_bytes_for_an_answer_are_understood_or_unavailable(frame: bytes) -> None:
     try:
-        wire.unpack_answer(frame)
+        frames.unpack_answer(frame)
     except UnavailableError:
         return
 
@@ -246,12 +246,12 @@ def test_a_message_that_stands_for_a_million_objects_is_refused_before_they_are_
     block = b"\xdc\xff\xff" + 65_535 * stuff
     bodies = [b"\xdc\x00\x20" + 32 * block, b"\x82\xa2op\xa5renew\xa4jobs" + block]
     for body in bodies:
-        frame = b"\x83\xa1v" + msgpack.packb(wire.VERSION) + b"\xa2id\x07\xa4body" + body
+        frame = b"\x83\xa1v" + msgpack.packb(frames.VERSION) + b"\xa2id\x07\xa4body" + body
         tracemalloc.start()
         try:
             with pytest.raises(BadRequestError):
-                wire.unpack_request(frame)
-            assert wire.correlation_of(frame) == 7
+                frames.unpack_request(frame)
+            assert frames.correlation_of(frame) == 7
             assert tracemalloc.get_traced_memory()[1] < len(frame) + 2**20
         finally:
             tracemalloc.stop()
@@ -259,7 +259,7 @@ def test_a_message_that_stands_for_a_million_objects_is_refused_before_they_are_
 
 def test_a_text_that_is_no_unicode_cannot_be_sent() -> None:
     with pytest.raises(BadRequestError, match="cannot be sent"):
-        wire.pack_request(1, wire.TaskStart(session="s", sequence="\ud800", shots=1, key="k"))
+        frames.pack_request(1, wire.TaskStart(session="s", sequence="\ud800", shots=1, key="k"))
 
 
 def test_errors_say_whether_to_try_again() -> None:
@@ -268,8 +268,8 @@ def test_errors_say_whether_to_try_again() -> None:
 
 
 def assert_checked(frame: bytes) -> None:
-    assert type(wire.correlation_of(frame)) is int
-    for unpack in (wire.unpack_request, lambda f: wire.unpack(f, wire.FromWorker)):
+    assert type(frames.correlation_of(frame)) is int
+    for unpack in (frames.unpack_request, lambda f: frames.unpack(f, wire.FromWorker)):
         try:
             message = unpack(frame)
         except (BadRequestError, UnavailableError) as refusal:

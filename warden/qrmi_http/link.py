@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import zmq
 
-from warden import keyring, wire
+from warden import frames, keyring, wire
 from warden.model import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ class Link:
         try:
             while (left := end - loop.time()) > 0:
                 connection, sent = self._connected(), loop.time()
-                self._send(connection, wire.pack_request(number, body, bearer))
+                self._send(connection, frames.pack_request(number, body, bearer))
                 await asyncio.wait([answer], timeout=min(left, pause))
                 if answer.done():
-                    return wire.convert(answer.result(), kind)
+                    return frames.convert(answer.result(), kind)
                 # Another request may have made a new one already.
                 if self._socket is connection and self._heard < sent:
                     self._disconnect()
@@ -114,7 +114,7 @@ class Link:
     def _listen(self) -> None:
         while self._socket is not None:
             try:
-                number, result = wire.unpack_answer(self._socket.recv(zmq.NOBLOCK))
+                number, result = frames.unpack_answer(self._socket.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return
             except UnavailableError as error:
