@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from simulation_site import simulate
 
-from warden import policy, results, runner
+from warden import admission, policy, results, runner
 from warden.core import Core
 from warden.dispatch import Dispatcher
 from warden.events import Keep, Tell
@@ -178,7 +178,7 @@ def trusts_a_broken_device(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_gives_up_places(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Core, "_check_place", nothing)
+    patch.setattr(admission, "check_place", nothing)
 
 
 def takes_whichever_worker_comes_first(patch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     gives_all_turns_to_those_who_waited: "7",
     keeps_sessions_for_ever: "5",
     does_not_hear_that_the_clock_was_set: "58",
-    leaves_the_tasks_of_ended_sessions: "5",
+    leaves_the_tasks_of_ended_sessions: "57",
     shows_everything_to_everybody: "8",
     answers_nobody_in_time: "8",
     trusts_a_broken_device: "9",
