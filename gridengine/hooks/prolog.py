@@ -85,10 +85,14 @@ def serve(job: HookJob, running: guard.Guard) -> None:
 
 
 def may_ask(job: HookJob) -> bool:
-    """Whether the qmaster has to be asked. OCS says itself what was granted, and overwrites what the user says of it."""
+    """Whether the qmaster has to be asked. OCS says itself what was granted, and overwrites what the user says of it.
+
+    That it says nothing means something from 9.2 on, where we have seen it: a job must not lose its QPU by a guess.
+    """
     if job.exported(GRANTED + RESOURCE) is not None:
         return True
-    return on_ocs(job) is None
+    version = on_ocs(job)
+    return version is None or not version.since(9, 2)
 
 
 def on_ocs(job: HookJob) -> Version | None:

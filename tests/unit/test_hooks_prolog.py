@@ -250,6 +250,8 @@ def test_job_on_another_qpu_than_the_sites_first_finds_its_warden(several: Site)
         # Anybody can say so; the qmaster then says that he did not ask for it.
         ("ocs", "spoofed", True),
         ("sge", "none", True),
+        # What it says of consumables there is not known.
+        ("OCS 9.1.2", "none", True),
         ("nothing that we know", "none", True),
     ],
 )
@@ -268,7 +270,8 @@ def test_on_ocs_a_job_without_the_qpu_costs_no_question(
     granted: list[HookJob] = []
     monkeypatch.setattr(prolog, "grant", lambda job, *_: granted.append(job))
     if flavour not in {"ocs", "sge"}:
-        monkeypatch.setattr(commands, "version", lambda _: commands.parse_version("XGE 1\n"))
+        said = flavour if flavour.startswith("OCS") else "XGE 1"
+        monkeypatch.setattr(commands, "version", lambda _: commands.parse_version(f"{said}\n"))
     prolog.serve(spool.job(), Running(LIMIT))
     assert bool(qmaster.looks) == asked
     assert bool(granted) == (sample == "requested")
