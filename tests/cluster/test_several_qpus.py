@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from grid import MASTER, WAITS, Grid
+from grid import MASTER, NODES, WAITS, Grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,3 +160,16 @@ def test_impossible_requests_are_refused_at_submission_and_other_queues_take_no_
     job = grid.submit("true\n", *ANY, "-q", "all.q")
     grid.until("Grid Engine to say why", lambda: "qpu" in grid.why(job).partition("scheduling info")[2])
     assert grid.state(job) == "qw"
+
+
+def test_a_window_of_one_is_reserved_in_its_own_queues_alone(grid: Grid) -> None:
+    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--in", "10min", "--for", "60s", "--config", OTHER])
+    try:
+        steps = json.loads(grid.lab.run(MASTER, ["qpu-admin", "reserve", "--json"]).stdout)
+        assert [(step["did"], step["qpu"]) for step in steps] == [("reserved", "emu")]
+        shown = grid.lab.run(MASTER, ["qrstat", "-ar", str(steps[0]["reservation"])]).stdout
+        # All their slots, by the parallel environment that `apply` made.
+        assert all(f"emu.q@{node}=2" in shown for node in NODES)
+        assert "fresnel.q" not in shown
+    finally:
+        grid.lab.run(MASTER, ["qpu-admin", "reserve", "--withdraw"])
