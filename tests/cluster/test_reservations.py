@@ -141,10 +141,13 @@ def test_a_window_that_is_moved_or_cancelled_is_followed_and_frees_the_qpu(grid:
     assert reserve(grid) == [("kept", "")]
     job = grid.submit(ENDLESS, "-l", "qpu=1")
     grid.until("it to wait", lambda: waits_for_a_reservation(grid, job))
+    # Between the two reservations the places are free for a moment, and it would begin.
+    shell(grid, f"qhold {job}")
     grid.lab.run(MASTER, ["warden", "calibrate", "move", number, "--in", "20min"])
     assert [did for did, _ in reserve(grid)] == ["withdrawn", "reserved"]
     [(moved, _)] = reservations(grid)
     assert moved >= start + 600
+    shell(grid, f"qrls {job}")
     grid.lab.run(MASTER, ["warden", "calibrate", "cancel", number])
     assert [did for did, _ in reserve(grid)] == ["withdrawn"]
     assert grid.finish(job)["exit_status"] == "3"
@@ -200,11 +203,13 @@ def test_of_several_qpus_each_has_the_reservations_of_its_own_queues(grid: Grid)
             running = grid.submit(ENDLESS, "-q", "emu.q")
             assert grid.finish(running)["exit_status"] == "3"
             assert grid.state(waiting) == "qw"
-            # Its reservation asks for more as soon as there is more.
+            # Its reservation asks for more as soon as there is more; a job would begin between the old and the new.
+            shell(grid, f"qhold {waiting}")
             shell(grid, "qconf -rattr queue slots 3 all.q")
             assert [did for did, _ in reserve(grid)] == ["withdrawn", "reserved", "unknown"]
             shown = shell(grid, "qrstat -ar $(qrstat -u root -xml | sed -n 's:.*<id>\\(.*\\)</id>:\\1:p')")
             assert all(f"all.q@{node}=3" in shown for node in NODES)
+            shell(grid, f"qrls {waiting}")
             assert [did for did, _ in reserve(grid, "--withdraw")] == ["withdrawn"]
             assert grid.finish(waiting)["exit_status"] == "3"
     finally:
