@@ -43,6 +43,8 @@ TABLE: dict[type[wire.Message], Rule] = {
     wire.GetAvailability: Rule(Who.ANYBODY, "state, reason, places, how many tasks wait"),
     wire.GetPlan: Rule(Who.ANYBODY, "the windows to come"),
     wire.GetHistory: Rule(Who.ANYBODY, "the windows that were"),
+    wire.GetCalibrations: Rule(Who.ANYBODY, "what calibrations found"),
+    wire.GetQuality: Rule(Who.ANYBODY, "how good the QPU was"),
     wire.GetTarget: Rule(Who.ANYBODY, "the device"),
     wire.Acquire: Rule(
         Who.USER, "finds the session of one's own job; a new one comes from the scheduler's hooks alone"
@@ -53,6 +55,7 @@ TABLE: dict[type[wire.Message], Rule] = {
     wire.Part: Rule(Who.USER, "of a large sequence, for one's own next task"),
     wire.TaskStart: Rule(Who.OWNER, "in a session of one's own; operators too, in their own alone"),
     wire.GetTask: Rule(Who.OWNER_OR_OPERATOR, "status, log, and counts"),
+    wire.GetBitstrings: Rule(Who.OWNER_OR_OPERATOR, "the shots in their order, once the task is completed"),
     wire.TaskStop: Rule(Who.OWNER_OR_OPERATOR, ""),
     wire.ListTasks: Rule(Who.USER, "one's own; everybody's: operators"),
     wire.ListSessions: Rule(Who.USER, "one's own; everybody's: operators"),
@@ -63,6 +66,8 @@ TABLE: dict[type[wire.Message], Rule] = {
     wire.WorkerHello: Rule(Who.WORKER, ""),
     wire.WorkerBeat: Rule(Who.WORKER, ""),
     wire.RunFinished: Rule(Who.WORKER, "of a run that was given to it, under its token"),
+    wire.SequenceChecked: Rule(Who.WORKER, "of a sequence that it was asked about"),
+    wire.CalibrationFinished: Rule(Who.WORKER, "of a calibration that it was told to carry out, under its token"),
 }
 
 

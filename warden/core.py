@@ -170,6 +170,12 @@ class Core:
                 result = self._planner.plan(now, count, self._condition.announced(now))
             case wire.GetHistory(limit=limit):
                 result = self._ledger.archive.past_windows(limit)
+            case wire.GetCalibrations(limit=limit):
+                result = self._ledger.archive.calibrations(limit)
+            case wire.GetQuality(since=since, limit=limit):
+                result = self._ledger.archive.quality(since, limit)
+            case wire.GetBitstrings(task=number, first=first):
+                result = self._bitstrings(asked.uid, number, first, now)
             case wire.Acquire() as body:
                 result = self._acquire(asked.uid, body, now)
             case wire.Release() as body:
@@ -303,6 +309,17 @@ class Core:
         if uid != task.uid:
             self._ledger.audit("task stopped", by=uid, task=task.id, uid=task.uid)
         return self._cancel(task, f"stopped by {'its user' if uid == task.uid else 'an operator'}", now)
+
+    def _bitstrings(self, uid: int | None, number: int, first: int, now: Micros) -> wire.Bitstrings:
+        task = self._visible(uid, number, now)
+        if not task.bitstrings:
+            raise ConflictError(f"the shots of task {number} were not kept in their order: ask for them with the task")
+        if task.status is not TaskStatus.COMPLETED:
+            raise ConflictError(f"task {number} is {task.status}: it has no result yet, wait for it")
+        found = self._ledger.archive.bitstrings(number, first)
+        if found is None:
+            raise NotFoundError(f"task {number} has {task.shots} shots, and none with the number {first}")
+        return found
 
     def _list_tasks(self, uid: int | None, body: wire.ListTasks) -> list[Task]:
         whose = self._whose(uid, everybody=body.everybody)

@@ -9,7 +9,7 @@ import msgspec
 
 from warden import wire
 from warden.authority import Members
-from warden.model import Micros, PastWindow, Session, State, Task, WardenError, Window
+from warden.model import Calibration, Micros, PastWindow, Quality, Session, State, Task, WardenError, Window
 from warden.qpu.timing import Timing
 
 
@@ -141,10 +141,14 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """Make durable: a session, a usage, the device, or a task, with its sequence when it is new."""
+    """Make durable: a session, a usage, the device, a calibration, a quality, or a task.
 
-    what: Session | Task | Usage | Device
+    With a task go its sequence when it is new, and the shots of a run in their order (`wire.Bitstrings`).
+    """
+
+    what: Session | Task | Usage | Device | Calibration | Quality
     sequence: str | None = None
+    bitstrings: wire.Bitstrings | None = None
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,6 +240,11 @@ class Archive(Protocol):
         self, *, uid: int | None, job: str | None, ended: bool, before: str | None, limit: int
     ) -> list[Session]: ...
     def past_windows(self, limit: int) -> list[PastWindow]: ...
+    def calibrations(self, limit: int) -> list[Calibration]: ...
+    def quality(self, since: Micros, limit: int) -> list[Quality]: ...
+    def bitstrings(self, task: int, first: int) -> wire.Bitstrings | None:
+        """Those of the run that has the shot `first`, as far as one answer holds them."""
+        ...
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -246,4 +255,5 @@ class Remembered(msgspec.Struct, frozen=True):
     almanac: Almanac = Almanac()
     usage: tuple[Usage, ...] = ()
     device: Device | None = None
+    calibration: Calibration | None = None
     next_task: int = 1

@@ -14,7 +14,7 @@ import msgspec
 from warden.model import ERRORS, BadRequestError, UnavailableError, WardenError, learn
 from warden.wire import Bearer, Message, Request
 
-VERSION = 3
+VERSION = 4
 
 M = TypeVar("M")
 
@@ -58,7 +58,7 @@ def unpack_request(frame: bytes) -> Message:
 
 
 def pack_answer(correlation: int, result: Any) -> bytes:
-    return _packb({"v": VERSION, "id": correlation, "ok": msgspec.to_builtins(result)})
+    return _packb({"v": VERSION, "id": correlation, "ok": msgspec.to_builtins(result, builtin_types=(bytes,))})
 
 
 def pack_refusal(correlation: int, error: WardenError) -> bytes:

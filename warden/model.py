@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -217,6 +217,35 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is."""
 
 
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a calibration of the QPU found, and what the QPU is run with since."""
+
+    id: int
+    """1, 2, 3, ... in the order of time."""
+    time: Micros
+    """When it ended: its age counts from then."""
+    duration: Micros = 0
+    reason: str = ""
+    measured: dict[str, float] = {}
+    """What its scans showed of the QPU as it was before, by the names of `warden.qpu.noise.Noise`."""
+    left: dict[str, float] = {}
+    """What they did not see and so did not correct: the deviations that the QPU has had when it ended."""
+    before: float = 1.0
+    """The quality at its beginning ..."""
+    after: float = 1.0
+    """... and at its end."""
+    log: tuple[str, ...] = ()
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How good the QPU was at a time: 1 as on the day that it was built, 0 useless."""
+
+    time: Micros
+    value: float
+    calibration: int = 0
+    """The calibration in force, 0 without any."""
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of a task's shots on the QPU without a break. `token` fences it: no result counts under another.
 
@@ -261,6 +290,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     log: tuple[str, ...] = ()
     run: Run | None = None
+    preparation: Micros = 0
+    """What the QPU needs before its first shot, beyond its own overhead: an emulation, for instance."""
+    calibration: Calibration | None = None
+    """The one in force when its first run started. All its shots are taken with it, however it is cut."""
+    bitstrings: bool = False
+    """Whether the shots are kept in their order, too."""
+    metadata: dict[str, Any] = {}
+    """What the QPU says of the result: Pulser's names where Pulser has one."""
 
     @property
     def shots_left(self) -> int:
@@ -272,7 +309,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, counts=counts, key="", run=None)
 
 
-learn(Plan, PastWindow, Availability, Session, HostReport, Task)
+learn(Plan, PastWindow, Availability, Session, HostReport, Calibration, Quality, Task)
 
 
 class WardenError(Exception):

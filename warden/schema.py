@@ -49,7 +49,15 @@ INSERT INTO state SELECT 'almanac', json_object(
 DROP TABLE windows;
 """
 
-_STEPS = (_FIRST, _ALMANAC)
+# Calibrations, the quality that they restore, and shots in their order.
+_CALIBRATIONS = """
+CREATE TABLE calibrations (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, record TEXT NOT NULL);
+CREATE TABLE quality (time INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE bitstrings (task INTEGER NOT NULL, first INTEGER NOT NULL, shots INTEGER NOT NULL,
+                         qubits INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (task, first));
+"""
+
+_STEPS = (_FIRST, _ALMANAC, _CALIBRATIONS)
 
 SCHEMA = len(_STEPS)
 

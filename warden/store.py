@@ -16,7 +16,8 @@ import msgspec
 
 from warden import schema
 from warden.events import Almanac, Device, Keep, KeepAlmanac, Prune, Remembered, Usage
-from warden.model import ConfigurationError, PastWindow, Session, Task, WardenError
+from warden.model import Calibration, ConfigurationError, PastWindow, Quality, Session, Task, WardenError
+from warden.wire import PART, Bitstrings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,14 +84,8 @@ class Store:
     def apply(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Keep(what=Session() as session):
-                    self._keep_session(session)
-                case Keep(what=Task() as task, sequence=sequence):
-                    self._keep_task(task, sequence)
-                case Keep(what=Usage() as usage):
-                    self._run("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", usage.name, usage.uid, _encode(usage))
-                case Keep(what=Device() as device):
-                    self._run("INSERT OR REPLACE INTO state VALUES ('device', ?)", _encode(device))
+                case Keep():
+                    self._keep(effect)
                 case KeepAlmanac(almanac=almanac, past=past):
                     self._run("INSERT OR REPLACE INTO state VALUES ('almanac', ?)", _encode(almanac))
                     for one in past:
@@ -99,6 +94,21 @@ class Store:
                     self._prune(before)
                 case _:
                     pass
+
+    def _keep(self, effect: Keep) -> None:
+        match effect.what:
+            case Session() as session:
+                self._keep_session(session)
+            case Task() as task:
+                self._keep_task(task, effect.sequence, effect.bitstrings)
+            case Usage() as usage:
+                self._run("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", usage.name, usage.uid, _encode(usage))
+            case Device() as device:
+                self._run("INSERT OR REPLACE INTO state VALUES ('device', ?)", _encode(device))
+            case Calibration() as one:
+                self._run("INSERT OR REPLACE INTO calibrations VALUES (?, ?, ?)", one.id, one.time, _encode(one))
+            case Quality() as quality:
+                self._run("INSERT OR REPLACE INTO quality VALUES (?, ?)", quality.time, _encode(quality))
 
     def commit(self) -> None:
         self._run("COMMIT")
@@ -122,6 +132,7 @@ class Store:
             almanac=next(iter(self._read(Almanac, "SELECT record FROM state WHERE name = 'almanac'")), Almanac()),
             # What cannot be read of it, the worker says again.
             device=next(iter(self._legible(Device, "SELECT record FROM state WHERE name = 'device'")), None),
+            calibration=next(iter(self.calibrations(1)), None),
             usage=tuple(self._read(Usage, "SELECT record FROM usage ORDER BY name, uid")),
             next_task=1 if highest is None else highest + 1,
         )
@@ -166,6 +177,24 @@ class Store:
     def past_windows(self, limit: int) -> list[PastWindow]:
         return self._legible(PastWindow, "SELECT record FROM past ORDER BY rowid DESC LIMIT ?", limit)
 
+    def calibrations(self, limit: int) -> list[Calibration]:
+        return self._legible(Calibration, "SELECT record FROM calibrations ORDER BY id DESC LIMIT ?", limit)
+
+    def quality(self, since: int, limit: int) -> list[Quality]:
+        return self._legible(Quality, "SELECT record FROM quality WHERE time >= ? ORDER BY time LIMIT ?", since, limit)
+
+    def bitstrings(self, task: int, first: int) -> Bitstrings | None:
+        query = "SELECT first, shots, qubits, data FROM bitstrings WHERE task = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+        rows = self._rows(query, task, first)
+        if not rows or first >= rows[0][0] + rows[0][1]:
+            return None
+        begin, shots, qubits, data = rows[0]
+        width = -(-qubits // 8)
+        skipped = first - begin
+        taken = min(shots - skipped, max(1, PART // width))
+        cut = data[skipped * width : (skipped + taken) * width]
+        return Bitstrings(qubits=qubits, first=first, shots=taken, data=cut)
+
     # --- how records are kept ---
 
     def _keep_session(self, session: Session) -> None:
@@ -181,7 +210,7 @@ class Store:
             _encode(session),
         )
 
-    def _keep_task(self, task: Task, sequence: str | None) -> None:
+    def _keep_task(self, task: Task, sequence: str | None, bitstrings: Bitstrings | None) -> None:
         # A cancelled task's run is at the QPU until the worker says otherwise, also to a broker that starts anew.
         live = not task.status.final or task.run is not None
         self._run(
@@ -198,6 +227,15 @@ class Store:
         )
         if sequence is not None:
             self._run("INSERT INTO sequences VALUES (?, ?)", task.id, sequence)
+        if bitstrings is not None:
+            self._run(
+                "INSERT OR REPLACE INTO bitstrings VALUES (?, ?, ?, ?, ?)",
+                task.id,
+                bitstrings.first,
+                bitstrings.shots,
+                bitstrings.qubits,
+                bitstrings.data,
+            )
         if task.status.final:
             self._run("DELETE FROM sequences WHERE task = ?", task.id)
 
@@ -233,7 +271,11 @@ class Store:
             before,
             _BITE,
         )
+        self._run("DELETE FROM bitstrings WHERE task NOT IN (SELECT id FROM tasks)")
         self._run("DELETE FROM past WHERE start < ?", before)
+        self._run("DELETE FROM quality WHERE time < ?", before)
+        # The newest one is in force.
+        self._run("DELETE FROM calibrations WHERE time < ? AND id < (SELECT max(id) FROM calibrations)", before)
 
     def _run(self, statement: str, *values: Any) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from warden.model import Micros, learn
+from warden.model import Calibration, Micros, learn
 
 # Bytes of a part, and of the largest message that a client may send.
 PART, LARGEST = 64 * 1024, 128 * 1024
@@ -27,6 +27,11 @@ Span = Annotated[int, msgspec.Meta(gt=0, lt=2**60)]
 Token = Annotated[str, msgspec.Meta(max_length=64)]
 Label = Annotated[str, msgspec.Meta(max_length=255)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Error = Annotated[str, msgspec.Meta(max_length=2000)]
+Log = Annotated[tuple[Line, ...], msgspec.Meta(max_length=100)]
+Figures = dict[Token, float]
+Fact = bool | int | float | Line | tuple[Line, ...]
 _QUBITS = 100_000
 
 
@@ -121,7 +126,7 @@ class TaskStart(Message, frozen=True, kw_only=True):
     """`key` makes the request repeatable: the same key in the same session is the same task.
 
     `upload`: the parts of this upload are the sequence, instead of `sequence`. `within`: fail the task if it is not done so
-    long after its submission.
+    long after its submission. `bitstrings`: keep the shots in their order, too.
     """
 
     session: Id
@@ -130,6 +135,7 @@ class TaskStart(Message, frozen=True, kw_only=True):
     shots: int
     key: Id
     within: Span | None = None
+    bitstrings: bool = False
 
 
 class GetTask(Message, frozen=True, kw_only=True):
@@ -141,6 +147,38 @@ class GetTask(Message, frozen=True, kw_only=True):
 
 class TaskStop(Message, frozen=True, kw_only=True):
     task: TaskId
+
+
+class GetBitstrings(Message, frozen=True, kw_only=True):
+    """The shots of a task in their order, from `first` on; as many as an answer holds."""
+
+    task: TaskId
+    first: Count = 0
+
+
+class Bitstrings(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to GetBitstrings: `data` has `shots` times `qubits` bits, each shot from a byte of its own on.
+
+    The first atom of the register is the highest bit of a shot's first byte.
+    """
+
+    qubits: int
+    first: int
+    shots: int
+    data: bytes
+
+
+class GetCalibrations(Message, frozen=True, kw_only=True):
+    """Calibrations that were carried out, newest first."""
+
+    limit: Limit = 50
+
+
+class GetQuality(Message, frozen=True, kw_only=True):
+    """How good the QPU was since a time, oldest first."""
+
+    since: Time = 0
+    limit: Limit = 1000
 
 
 class GetTarget(Message, frozen=True, kw_only=True):
@@ -230,6 +268,9 @@ Request = (
     | TaskStart
     | GetTask
     | TaskStop
+    | GetBitstrings
+    | GetCalibrations
+    | GetQuality
     | GetTarget
     | ListTasks
     | ListSessions
@@ -257,11 +298,12 @@ class WorkerHello(Message, frozen=True, kw_only=True):
 
 
 class WorkerBeat(Message, frozen=True, kw_only=True):
-    """`clock`: the worker's own clock, which nobody sets; by it the broker dates its orders."""
+    """`clock`: the worker's own clock, which nobody sets; by it the broker dates its orders. `quality`: from 0 to 1."""
 
     instance: Id
     clock: Time
     token: Token = ""
+    quality: Share | None = None
 
 
 class RunFinished(Message, frozen=True, kw_only=True):
@@ -276,20 +318,51 @@ class RunFinished(Message, frozen=True, kw_only=True):
     shots: Count
     counts: dict[Annotated[str, msgspec.Meta(max_length=_QUBITS, pattern=r"^[01]+\Z")], Count]
     time: Time
-    error: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    error: Error = ""
     fault: Literal["", "task", "device"] = ""
+    bitstrings: bytes = b""
+    """The shots in their order, as in `Bitstrings`, if the order asked for them."""
+    metadata: dict[Token, Fact] = {}
+    log: Log = ()
 
 
-FromWorker = WorkerHello | WorkerBeat | RunFinished
+class SequenceChecked(Message, frozen=True, kw_only=True):
+    """What the QPU says of a sequence: why it cannot be run, or what it needs before its first shot."""
+
+    instance: Id
+    token: Token
+    error: Error = ""
+    preparation: Time = 0
+
+
+class CalibrationFinished(Message, frozen=True, kw_only=True):
+    """What became of a calibration: the fields of `Calibration`, or why there is none."""
+
+    instance: Id
+    token: Token
+    time: Time
+    measured: Figures = {}
+    left: Figures = {}
+    before: Share = 1.0
+    after: Share = 1.0
+    log: Log = ()
+    error: Error = ""
+
+
+FromWorker = WorkerHello | WorkerBeat | RunFinished | SequenceChecked | CalibrationFinished
 
 
 # --- to the worker ---
 
 
 class Welcome(Message, frozen=True, kw_only=True):
-    """`interval`: how often both sides show that they live; silent for three of them is gone."""
+    """`interval`: how often both sides show that they live; silent for three of them is gone.
+
+    `calibration`: the one in force.
+    """
 
     interval: Micros
+    calibration: Calibration | None = None
 
 
 class Unwelcome(Message, frozen=True, kw_only=True):
@@ -299,7 +372,9 @@ class Unwelcome(Message, frozen=True, kw_only=True):
 
 
 class BrokerBeat(Message, frozen=True, kw_only=True):
-    pass
+    """`time`: what the broker's clock shows."""
+
+    time: Time = 0
 
 
 class StartRun(Message, frozen=True, kw_only=True):
@@ -316,10 +391,38 @@ class StartRun(Message, frozen=True, kw_only=True):
     shots: Count
     issued: Time
     limit: Micros | None
+    at: Time = 0
+    """When the task's first run started, by the broker's clock: all its shots are taken with the QPU as it was then ..."""
+    calibration: Calibration | None = None
+    """... which follows from the calibration that was in force."""
+    bitstrings: bool = False
 
 
 class StopRun(Message, frozen=True, kw_only=True):
+    """Ends a run, or a calibration, before its time."""
+
     token: Token
+
+
+class CheckSequence(Message, frozen=True, kw_only=True):
+    """Whether the QPU can run this sequence; answered by SequenceChecked."""
+
+    token: Token
+    sequence: str
+
+
+class StartCalibration(Message, frozen=True, kw_only=True):
+    """Measure the QPU and correct what is found. `number`: the id that the calibration will have.
+
+    `at`: the broker's clock; `calibration`: the one in force; `issued` and `limit` as in StartRun.
+    """
+
+    token: Token
+    number: Count
+    at: Time
+    calibration: Calibration | None
+    issued: Time
+    limit: Micros | None
 
 
 class ForgetRun(Message, frozen=True, kw_only=True):
@@ -328,9 +431,9 @@ class ForgetRun(Message, frozen=True, kw_only=True):
     token: Token
 
 
-ToWorker = Welcome | Unwelcome | BrokerBeat | StartRun | StopRun | ForgetRun
+ToWorker = Welcome | Unwelcome | BrokerBeat | StartRun | StopRun | ForgetRun | CheckSequence | StartCalibration
 
-learn(Greeting, Renewed)
+learn(Greeting, Renewed, Bitstrings)
 
 
 def name_of(kind: type[Message]) -> str:

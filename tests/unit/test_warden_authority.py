@@ -45,6 +45,7 @@ PURE = [
     "runner",
     "states",
     "qpu/timing",
+    "qpu/noise",
 ]
 # Everything that a pure module may know; no socket, file, clock, randomness or process hides in these.
 HARMLESS = {

@@ -35,6 +35,10 @@ def values(kind: Any) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911 - a tabl
             return made.filter(lambda text: (least or 0) <= len(text) <= (most or len(text)))
         case msgspec.inspect.StrType(min_length=least, max_length=most):
             return st.text(st.characters(exclude_categories=["Cs"]), min_size=least or 0, max_size=min(most or 40, 40))
+        case msgspec.inspect.FloatType(ge=ge, le=le):
+            return st.floats(ge, le, allow_nan=False, allow_infinity=False)
+        case msgspec.inspect.StructType(cls=cls, fields=declared):
+            return st.builds(cls, **{field.name: values(field.type) for field in declared})
         case msgspec.inspect.BytesType():
             return st.binary(max_size=40)
         case msgspec.inspect.BoolType():
@@ -81,6 +85,10 @@ def beyond(kind: Any) -> list[Any]:  # noqa: PLR0911 - a table of types
         case msgspec.inspect.IntType(ge=ge, gt=gt, le=le, lt=lt):
             found = [ge - 1 if ge is not None else gt, le + 1 if le is not None else lt]
             return [value for value in found if value is not None and LEAST <= value <= MOST]
+        case msgspec.inspect.FloatType(ge=ge, le=le):
+            return [
+                value for value in (None if ge is None else ge - 1, None if le is None else le + 1) if value is not None
+            ]
         case msgspec.inspect.StrType(min_length=least, max_length=most):
             return ["0" * length for length in ((least or 0) - 1, (most or -2) + 1) if length >= 0]
         case msgspec.inspect.BytesType(max_length=int(most)):

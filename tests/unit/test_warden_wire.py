@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warden import frames, wire
-from warden.model import ERRORS, BadRequestError, BusyError, Task, TaskStatus, UnavailableError, WardenError
+from warden.model import (
+    ERRORS,
+    BadRequestError,
+    BusyError,
+    Calibration,
+    Task,
+    TaskStatus,
+    UnavailableError,
+    WardenError,
+)
 
+CALIBRATION = Calibration(id=1, time=2, measured={"rabi_error": 0.1}, log=("a scan",))
 REQUESTS = [
     wire.Hello(credential="MUNGE:x:"),
     wire.GetAvailability(),
@@ -26,6 +36,9 @@ REQUESTS = [
     wire.TaskStart(session="s", sequence="{}", shots=100, key="k"),
     wire.GetTask(task=1, wait=5),
     wire.TaskStop(task=1),
+    wire.GetBitstrings(task=1, first=2),
+    wire.GetCalibrations(limit=3),
+    wire.GetQuality(since=4, limit=5),
     wire.GetTarget(),
     wire.ListTasks(everybody=True, session="s", limit=3),
     wire.ListSessions(everybody=True, ended=True, job="7", limit=3),
@@ -40,12 +53,22 @@ OTHERS = [
     (wire.WorkerHello(instance="i", device="{}", device_name="d", qubits=2, clock=0, token="t"), wire.FromWorker),
     (wire.WorkerBeat(instance="i", clock=1), wire.FromWorker),
     (wire.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5), wire.FromWorker),
-    (wire.Welcome(interval=5), wire.ToWorker),
+    (wire.SequenceChecked(instance="i", token="t", error="no"), wire.FromWorker),
+    (
+        wire.CalibrationFinished(instance="i", token="t", time=5, measured={"rabi_error": 0.1}, before=0.5),
+        wire.FromWorker,
+    ),
+    (wire.Welcome(interval=5, calibration=CALIBRATION), wire.ToWorker),
     (wire.Unwelcome(text="no"), wire.ToWorker),
     (wire.BrokerBeat(), wire.ToWorker),
     (wire.StartRun(token="t", task=1, sequence="{}", first_shot=0, shots=1, issued=1, limit=None), wire.ToWorker),
     (wire.StopRun(token="t"), wire.ToWorker),
     (wire.ForgetRun(token="t"), wire.ToWorker),
+    (wire.CheckSequence(token="t", sequence="{}"), wire.ToWorker),
+    (
+        wire.StartCalibration(token="t", number=2, at=1, calibration=CALIBRATION, issued=1, limit=5),
+        wire.ToWorker,
+    ),
 ]
 
 anything = st.recursive(
