@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from warden import wire
     from warden.events import Device, Settings
     from warden.model import Session, Task
+    from warden.qpu.timing import Pace
     from warden.queue import Queue
 
 
@@ -39,18 +40,29 @@ def check_limits(settings: Settings, waiting: Queue, uid: int, body: wire.TaskSt
         raise BadRequestError(f"shots must be between 1 and {settings.max_shots}, not {body.shots}")
     if len(body.sequence.encode()) > settings.max_sequence:
         raise LimitError(f"the sequence is larger than {settings.max_sequence} bytes")
-    needed = settings.timing.estimate(body.shots)
-    if body.within is not None and needed > body.within:
-        raise BadRequestError(
-            f"{body.shots} shots take {needed / SECOND:g} s, and you want them within {body.within / SECOND:g} s"
-        )
     if len(waiting) >= settings.max_queued:
         raise LimitError(f"{len(waiting)} tasks wait for the QPU already: try again later")
     if waiting.of(uid) >= settings.max_queued_per_user:
         raise LimitError(f"{settings.max_queued_per_user} of your tasks wait for the QPU already: wait for some")
 
 
-def check_budget(settings: Settings, session: Session, unfinished: Sequence[Task], body: wire.TaskStart) -> None:
+def check_time(settings: Settings, pace: Pace, gap: Micros | None, body: wire.TaskStart) -> None:
+    """Whether a task of this pace can ever be done, and by when its user wants it; `gap`: the longest between windows.
+
+    Raises:
+        BadRequestError: It cannot.
+    """
+    _check_fits(settings, pace, gap)
+    needed = pace.estimate(body.shots)
+    if body.within is not None and needed > body.within:
+        raise BadRequestError(
+            f"{body.shots} shots take {needed / SECOND:g} s, and you want them within {body.within / SECOND:g} s"
+        )
+
+
+def check_budget(
+    settings: Settings, pace: Pace, session: Session, unfinished: Sequence[Task], body: wire.TaskStart
+) -> None:
     """What the session has used and what its unfinished tasks will use; the new one has to fit into the rest.
 
     Raises:
@@ -61,28 +73,47 @@ def check_budget(settings: Settings, session: Session, unfinished: Sequence[Task
         if body.shots > left:
             raise LimitError(f"this job may take {session.max_shots} shots, and {left} are left of them")
     if session.max_qpu_time is not None:
-        estimate = settings.timing.estimate
-        promised = session.qpu_time + sum(estimate(task.shots_left) for task in unfinished)
-        left = max(0, session.max_qpu_time - promised)
-        if estimate(body.shots) > left:
+        promised = sum(settings.timing.pace_of(task).estimate(task.shots_left) for task in unfinished)
+        left = max(0, session.max_qpu_time - session.qpu_time - promised)
+        needed = pace.estimate(body.shots)
+        if needed > left:
             raise LimitError(
                 f"this job may use the QPU for {session.max_qpu_time / SECOND:g} s, {left / SECOND:g} s are left of "
-                f"them, and {body.shots} shots take {estimate(body.shots) / SECOND:g} s"
+                f"them, and {body.shots} shots take {needed / SECOND:g} s"
             )
 
 
-def check_run(settings: Settings, device: Device | None, session: Session | None, task: Task, now: Micros) -> None:
-    """Limits that a task may have reached while it waited.
+def check_run(
+    settings: Settings, device: Device | None, session: Session | None, task: Task, gap: Micros | None, now: Micros
+) -> None:
+    """Limits that a task may have reached while it waited; `gap` as above: the broker may have another calendar by now.
 
     Raises:
         LimitError: It has.
+        BadRequestError: It can never be run any more.
     """
     if device is not None and task.qubits > device.qubits:
         raise LimitError(f"it has {task.qubits} atoms, and the QPU takes {device.qubits} by now")
     if session is not None and session.max_shots is not None and session.shots + task.shots_left > session.max_shots:
         raise LimitError(f"its session may take {session.max_shots} shots, and has taken {session.shots}")
-    estimate = settings.timing.estimate
-    if session is not None and session.max_qpu_time is not None and (session.time_left or 0) < estimate(1):
+    pace = settings.timing.pace_of(task)
+    _check_fits(settings, pace, gap)
+    if session is not None and session.max_qpu_time is not None and (session.time_left or 0) < pace.estimate(1):
         raise LimitError(f"its session has used the {session.max_qpu_time / SECOND:g} s of the QPU that it may use")
-    if task.deadline is not None and now + estimate(task.shots_left) > task.deadline:
+    if task.deadline is not None and now + pace.estimate(task.shots_left) > task.deadline:
         raise LimitError("it cannot be done by its deadline any more")
+
+
+def _check_fits(settings: Settings, pace: Pace, gap: Micros | None) -> None:
+    """Whether one shot is ever possible: else it would wait for ever, and all others behind it."""
+    needed = pace.estimate(1)
+    if gap is not None and needed > gap:
+        raise BadRequestError(
+            f"not one shot fits between two calibration windows of this QPU: with its preparation it takes "
+            f"{needed / SECOND:g} s, and the longest gap is {gap / SECOND:g} s"
+        )
+    if needed > settings.longest_run:
+        raise BadRequestError(
+            f"not one shot fits into a run of this QPU: with its preparation it takes {needed / SECOND:g} s, and the "
+            f"longest run is {settings.longest_run / SECOND:g} s"
+        )

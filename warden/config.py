@@ -100,7 +100,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     @property
     def calendar(self) -> Calendar:
-        rules = [section.rule() for section in self.calibration]
+        rules = [section.rule(self.timing) for section in self.calibration]
         return Calendar(
             tuple(rule for rule in rules if isinstance(rule, Rule)),
             shot_rules=tuple(rule for rule in rules if isinstance(rule, ShotRule)),
@@ -123,7 +123,7 @@ class Config(Section, frozen=True, kw_only=True):
                 f"the result of a task may come to {self.largest_result} bytes, and {LARGEST_RESULT} can be handed in: "
                 "lower limits.shots or qpu.qubits"
             )
-        if self.timing.estimate(self.limits.shots) >= _LONGEST:
+        if self.timing.pace(self.qpu.qubits).estimate(self.limits.shots) >= _LONGEST:
             raise ValueError(
                 "limits.shots at qpu.shot_rate take longer than a calendar can show: lower the one or raise the other"
             )

@@ -95,8 +95,6 @@ class Core:
         self._planner = Planner(calendar, self._ledger, remembered.almanac)
         self._dispatcher = Dispatcher(settings, self._ledger, self._planner, new_id, remembered)
         self._condition = Condition(settings, self._ledger, self._planner, self._dispatcher)
-        gap = calendar.longest_gap()
-        self._never_fits = gap is not None and settings.timing.shots_within(gap) == 0
         self._prune_at: Micros | None = None
 
     @property
@@ -286,11 +284,11 @@ class Core:
             raise EndedSessionError(f"the session has ended: {session.end_reason}")
         authority.check_user(session.uid, self._members, self._settings.name)
         admission.check_limits(self._settings, self._ledger.queue, session.uid, body)
-        admission.check_budget(self._settings, session, self._ledger.tasks_of(session), body)
         device = self._dispatcher.device
         qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._condition.qubits)
-        if self._never_fits:
-            raise BadRequestError("not one shot fits between two calibration windows of this QPU: ask its operator")
+        pace = self._settings.timing.pace(qubits)
+        admission.check_time(self._settings, pace, self._planner.longest_gap, body)
+        admission.check_budget(self._settings, pace, session, self._ledger.tasks_of(session), body)
         task = self._ledger.open_task(
             session,
             sequence=body.sequence,

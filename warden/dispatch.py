@@ -15,7 +15,7 @@ from warden import admission, policy, results, wire
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
 from warden.health import Health
 from warden.ledger import told
-from warden.model import SECOND, LimitError, Micros, Run, Task, TaskStatus, brief, clock
+from warden.model import SECOND, BadRequestError, LimitError, Micros, Run, Task, TaskStatus, brief, clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ class Dispatcher:
         task = None if self._active is None else self._ledger.task(self._active.task)
         if self._active is None or task is None:
             return now
-        return max(now, self._active.run.started + self._settings.timing.estimate(task.shots_left))
+        return max(now, self._active.run.started + self._settings.timing.pace_of(task).estimate(task.shots_left))
 
     def shots_ahead(self) -> int:
         """Shots that the QPU takes until then."""
@@ -324,8 +324,8 @@ class Dispatcher:
         """Start a run of the task, or fail the task; False: another one may have its turn."""
         session = self._ledger.sessions.get(task.session)
         try:
-            admission.check_run(self._settings, self.device, session, task, now)
-        except LimitError as error:
+            admission.check_run(self._settings, self.device, session, task, self._planner.longest_gap, now)
+        except (BadRequestError, LimitError) as error:
             self._ledger.finish_task(task, TaskStatus.FAILED, error.text, now)
             return False
         window = self._planner.next(now)

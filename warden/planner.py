@@ -55,6 +55,7 @@ class Planner:
 
     def __init__(self, calendar: Calendar, ledger: Ledger, almanac: Almanac) -> None:
         self._calendar = replace(calendar, single=almanac.windows)
+        self.longest_gap = calendar.longest_gap()
         self._ledger = ledger
         self._almanac = almanac
         self._known: _Known | None = None

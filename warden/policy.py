@@ -66,7 +66,7 @@ def rank(session: Session, classes: tuple[Class, ...]) -> int:
 
 def shots_that_fit(task: Task, timing: Timing, gap: Micros) -> int:
     """How many of the task's remaining shots end within `gap`; 0 if not one does."""
-    fitting = timing.shots_within(gap)
+    fitting = timing.pace_of(task).shots_within(gap)
     return task.shots_left if fitting is None else min(task.shots_left, fitting)
 
 

@@ -1,8 +1,8 @@
 """What a worker says and does, without its socket, its clock and its emulator. Pure.
 
 The broker's messages, what the emulator computed, and times go in; what is to be done comes out. A run is emulated
-first, and its shots are then delivered at the QPU's shot rate. A finished result is kept and offered with each beat
-until the broker says that it has it, through any number of broker restarts.
+while the QPU prepares for it and loads the register, and its shots are then delivered at the QPU's shot rate. A finished
+result is kept and offered with each beat until the broker says that it has it, through any number of broker restarts.
 
 All times are of one clock that nobody sets: deadlines come as durations.
 """
@@ -10,16 +10,13 @@ All times are of one clock that nobody sets: deadlines come as durations.
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from warden import wire
 from warden.model import Micros, brief
-
-if TYPE_CHECKING:
-    from warden.qpu.timing import Timing
-
+from warden.qpu.timing import Pace, Timing
 
 # After so many beats without a word from the broker, and each time again, we look whether it is to be had otherwise.
 _SILENT_BEATS = 5
@@ -62,12 +59,16 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class _Work(msgspec.Struct):
-    """The run at hand: first it is emulated (`shots` None), then its shots are delivered one after the other."""
+    """The run at hand: first it is emulated (`shots` None), then its shots are delivered one after the other.
+
+    They begin when the emulation and the QPU's own preparation are both over.
+    """
 
     run: wire.StartRun
     started: Micros
     emulated: bool = False
     shots: list[str] | None = None
+    pace: Pace | None = None
     shooting_since: Micros = 0
 
     @property
@@ -153,7 +154,8 @@ class Runner:
             return self._finish(work, now)
         if isinstance(outcome, Failure):
             return self._finish(work, now, outcome)
-        work.shots, work.shooting_since = outcome, now
+        work.shots, work.pace = outcome, self._timing.pace(len(outcome[0]) if outcome else 0)
+        work.shooting_since = max(now, work.started + work.pace.setup)
         return self._deliver(now)
 
     # --- the broker ---
@@ -207,9 +209,9 @@ class Runner:
         return [*news, Begin(run)]
 
     def _ready_at(self, work: _Work) -> Micros | None:
-        if work.shots is None:
+        if work.pace is None:
             return None
-        return work.shooting_since + self._timing.estimate(work.run.shots) - self._timing.overhead
+        return work.shooting_since + work.pace.shooting(work.run.shots)
 
     def _deliver(self, now: Micros) -> list[Action]:
         """End the run when its shots are done, or its time is up."""
@@ -221,7 +223,7 @@ class Runner:
 
     def _finish(self, work: _Work, now: Micros, failure: Failure | None = None) -> list[Action]:
         """End the run with the shots that are done by now, and offer the result."""
-        done = (work.shots or [])[: self._timing.shots_done(now - work.shooting_since)]
+        done = [] if work.pace is None else (work.shots or [])[: work.pace.shots_done(now - work.shooting_since)]
         run = work.run
         self._work = None
         self._result = wire.RunFinished(

@@ -69,8 +69,16 @@ class QpuSection(Section, frozen=True, kw_only=True):
     emulator: Literal["qutip", "echo"] = "qutip"
     qubits: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 14
     places: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
-    shot_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     overhead: Duration = Duration(2 * SECOND)
+    """Of each run, whatever its register and its shots ..."""
+    loading: Duration = Duration(10 * SECOND)
+    """... and of loading its register."""
+    shot_rate: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """Shots a second; 0: all at once."""
+    rearrangement: Duration = Duration(0)
+    """Of each atom before each shot, where `shot_rate` does not have it yet."""
+    time_scale: Annotated[float, msgspec.Meta(ge=1, le=1_000_000)] = 1.0
+    """By so much the device is faster, and its calibrations come sooner and are shorter."""
     longest_run: Duration = Duration(3600 * SECOND)
     """No run is longer; a task of more shots gets several. So long the QPU may be kept from a task of a higher class."""
     failures: _Number = 3
@@ -82,8 +90,11 @@ class QpuSection(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.shot_rate != 0 and not _RATES[0] <= self.shot_rate <= _RATES[1]:
             raise ValueError("shot_rate must be 0 (no pace) or between 0.000001 and 1000000000 shots a second")
-        if self.longest_run < self.timing.estimate(1):
-            raise ValueError("longest_run must be long enough for one shot: overhead and 1 / shot_rate")
+        if self.longest_run < self.timing.pace(self.qubits).estimate(1):
+            raise ValueError(
+                "longest_run must be long enough for one shot of the largest register: "
+                f"{self.timing.pace(self.qubits).estimate(1) / SECOND:g} s"
+            )
         if self.longest_run > _LONGEST_RUN:
             raise ValueError("longest_run must be at most 1d: windows are planned for a week")
         if self.retry < SECOND:
@@ -93,7 +104,13 @@ class QpuSection(Section, frozen=True, kw_only=True):
 
     @property
     def timing(self) -> Timing:
-        return Timing(overhead=int(self.overhead), shot_rate=self.shot_rate)
+        return Timing(
+            overhead=int(self.overhead),
+            loading=int(self.loading),
+            shot_rate=self.shot_rate,
+            rearrangement=int(self.rearrangement),
+            time_scale=self.time_scale,
+        )
 
 
 _Addresses = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -281,14 +298,15 @@ class CalibrationSection(Section, frozen=True, kw_only=True):
         if self.after_shots is not None and (self.offset or self.make_up or self.kind != "calibrating"):
             raise ValueError("a calibration by after_shots has neither offset nor make_up nor another kind")
 
-    def rule(self) -> Rule | ShotRule:
+    def rule(self, timing: Timing) -> Rule | ShotRule:
         reason = self.reason or self.kind
+        duration = timing.scaled(int(self.duration))
         if self.every is None:
-            return ShotRule(after_shots=self.after_shots or 0, duration=int(self.duration), reason=reason)
+            return ShotRule(after_shots=self.after_shots or 0, duration=duration, reason=reason)
         return Rule(
-            every=int(self.every),
-            duration=int(self.duration),
-            offset=int(self.offset),
+            every=timing.scaled(int(self.every)),
+            duration=duration,
+            offset=timing.scaled(int(self.offset)),
             kind=State(self.kind),
             reason=reason,
             make_up=self.make_up,

@@ -22,6 +22,9 @@ EMU = """
 [qpu]
 name = "emu"
 emulator = "echo"
+overhead = 0
+loading = 0
+shot_rate = 0
 [broker]
 clients = ["tcp://0.0.0.0:7710"]
 workers = ["tcp://0.0.0.0:7711"]

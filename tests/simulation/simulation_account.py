@@ -194,7 +194,7 @@ class Account:
         if any(other.run is not None for other in books.tasks.values()):
             raise ViolationError(f"1: task {task.id} was started while another run was on")
         opening = next_opening(self._rules, books.windows, now)
-        end = now + settings.timing.estimate(run.shots)
+        end = now + settings.timing.pace_of(task).estimate(run.shots)
         longest = getattr(settings, "longest_run", None)
         if opening is not None and (opening <= now or end > opening):
             raise ViolationError(f"2: {run} would end at {end}, and a window opens at {opening}")

@@ -94,7 +94,14 @@ def scenario(world: World) -> Scenario:
         device=chance.choice((0.1, 0.3, 0.8)) if "device" in on else 0.0,
     )
     rate = chance.choice((0.0, 1.0, 2.5, 10.0, 33.3))
-    timing = Timing(overhead=_seconds(chance, 0, 3), shot_rate=rate)
+    more = world.chance("timing")
+    timing = Timing(
+        overhead=_seconds(chance, 0, 3),
+        loading=_seconds(more, 0, 1),
+        shot_rate=rate,
+        rearrangement=_seconds(more, 0, 0.02),
+        time_scale=more.choice((1.0, 1.0, 1.5)),
+    )
     return Scenario(
         settings=_settings(chance, heartbeat, timing),
         calendar=_calendar(chance),

@@ -197,7 +197,7 @@ class _Process:
         self._qpu.begin(run.token)
         if self._mode:
             self._world.log(self._instance, "device:", self._mode)
-        setup = self._chance.randint(0, max(1, self._timing.overhead))
+        setup = self._chance.randint(0, max(1, self._timing.pace(0).setup))
         if self._mode == "slow":
             setup += self._chance.randint(SECOND, 60 * SECOND)
         elif self._mode == "hang":

@@ -52,6 +52,7 @@ HARMLESS = {
     "__future__",
     "datetime",
     "enum",
+    "fractions",
     "functools",
     "bisect",
     "heapq",

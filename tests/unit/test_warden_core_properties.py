@@ -14,7 +14,7 @@ from warden import wire
 from warden.calibration import Calendar, Rule
 from warden.events import Reported, Tick
 from warden.model import SECOND, BadRequestError, LimitError, Task, TaskStatus
-from warden.qpu.timing import Timing
+from warden.qpu.timing import Pace, Timing
 
 QUBITS = 10
 
@@ -44,18 +44,18 @@ class Life:
     def look(self) -> None:
         """What the worker does as soon as it hears something."""
         if self.run is not None and self.qpu.told_to_stop(self.run.token):
-            self.end(self.machine.settings.timing.shots_done(max(0, self.elapsed - self.timing.overhead)), stopped=True)
+            self.end(self.pace.shots_done(self.elapsed - self.pace.setup), stopped=True)
         if len(self.qpu.runs) > self.seen:
             assert self.run is None, "a run was started while another was on"
             self.seen += 1
             assert len(self.qpu.runs) == self.seen
             self.run, self.began = self.qpu.take(), self.machine.now
             for window in self.machine.ask(wire.GetPlan(count=1)).windows:
-                assert self.began + self.timing.estimate(self.run.shots) <= window.start, "it cannot end in time"
+                assert self.began + self.pace.estimate(self.run.shots) <= window.start, "it cannot end in time"
 
     @property
-    def timing(self) -> Timing:
-        return self.machine.settings.timing
+    def pace(self) -> Pace:
+        return self.machine.settings.timing.pace(QUBITS)
 
     @property
     def elapsed(self) -> int:
@@ -65,7 +65,7 @@ class Life:
         run = self.run
         assert run is not None
         shots = run.shots if shots is None else min(shots, run.shots)
-        if self.elapsed < self.timing.overhead:
+        if self.elapsed < self.pace.setup:
             shots = 0
         self.stays.append(Stay(self.began, self.machine.now, stopped))
         self.run = None
@@ -84,7 +84,7 @@ class Life:
     def live(self, until: int) -> None:
         while self.machine.now < until:
             wakeup = self.machine.core.next_wakeup(self.machine.now)
-            ends = None if self.run is None else self.began + self.timing.estimate(self.run.shots)
+            ends = None if self.run is None else self.began + self.pace.estimate(self.run.shots)
             moments = [until, *(moment for moment in (wakeup, ends) if moment is not None)]
             self.machine.now = max(self.machine.now, min(moments))
             if ends is not None and self.machine.now >= ends:
@@ -104,7 +104,12 @@ def rules(draw: st.DrawFn) -> Rule:
 
 
 timings = st.builds(
-    Timing, overhead=st.integers(0, 5 * SECOND), shot_rate=st.sampled_from([0.0, 0.25, 0.7, 1.0, 10.0, 33.3])
+    Timing,
+    overhead=st.integers(0, 3 * SECOND),
+    loading=st.integers(0, 3 * SECOND),
+    shot_rate=st.sampled_from([0.0, 0.25, 0.7, 1.0, 10.0, 33.3]),
+    rearrangement=st.integers(0, SECOND // 20),
+    time_scale=st.sampled_from([1.0, 1.0, 7.0]),
 )
 steps = st.lists(
     st.one_of(

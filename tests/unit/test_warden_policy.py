@@ -147,10 +147,11 @@ def test_as_many_shots_are_taken_as_end_in_time_and_not_one_fewer(
 ) -> None:
     timing = Timing(overhead=overhead, shot_rate=rate)
     task = Task(id=1, session="s", uid=1, shots=shots, qubits=1, key="", submitted=0)
+    pace = timing.pace_of(task)
     fitting = policy.shots_that_fit(task, timing, gap)
     assert 0 <= fitting <= shots
-    assert fitting == 0 or timing.estimate(fitting) <= gap
-    assert fitting == shots or timing.estimate(fitting + 1) > gap
+    assert fitting == 0 or pace.estimate(fitting) <= gap
+    assert fitting == shots or pace.estimate(fitting + 1) > gap
 
 
 @given(times, st.lists(st.none() | times, max_size=3))

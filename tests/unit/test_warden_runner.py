@@ -16,20 +16,20 @@ BEAT = 2 * SECOND
 T0 = 5_000 * SECOND
 
 
-def new(shot_rate: float = 10.0) -> Runner:
+def new(shot_rate: float = 10.0, **figures: Any) -> Runner:
     return Runner(
         instance="me",
         device_json="{}",
         device_name="AnalogDevice",
         qubits=8,
-        timing=Timing(overhead=SECOND, shot_rate=shot_rate),
+        timing=Timing(shot_rate=shot_rate, **figures),
         heartbeat=BEAT,
     )
 
 
-def taken(shot_rate: float = 10.0) -> Runner:
+def taken(shot_rate: float = 10.0, **figures: Any) -> Runner:
     """A runner that the broker has taken at T0."""
-    runner = new(shot_rate)
+    runner = new(shot_rate, **figures)
     runner.start(T0)
     runner.hear(wire.Welcome(interval=BEAT), T0)
     return runner
