@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from warden import shots, wire
 from warden.model import SECOND, BadRequestError, BusyError, LimitError, Micros
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from warden import wire
     from warden.events import Device, Settings
     from warden.model import Session, Task
     from warden.queue import Queue
@@ -48,6 +48,17 @@ def check_limits(settings: Settings, waiting: Queue, uid: int, body: wire.TaskSt
         raise LimitError(f"{len(waiting)} tasks wait for the QPU already: try again later")
     if waiting.of(uid) >= settings.max_queued_per_user:
         raise LimitError(f"{settings.max_queued_per_user} of your tasks wait for the QPU already: wait for some")
+
+
+def check_bitstrings(body: wire.TaskStart, qubits: int) -> None:
+    """Whether its shots can be kept in their order, if that is wanted.
+
+    Raises:
+        LimitError: They are too many.
+    """
+    most = wire.LARGEST_BITSTRINGS // shots.size(1, qubits)
+    if body.bitstrings and body.shots > most:
+        raise LimitError(f"of {qubits} atoms at most {most} shots are kept in their order: take fewer, or counts alone")
 
 
 def check_budget(settings: Settings, session: Session, unfinished: Sequence[Task], body: wire.TaskStart) -> None:

@@ -289,6 +289,7 @@ class Core:
         admission.check_budget(self._settings, session, self._ledger.tasks_of(session), body)
         device = self._dispatcher.device
         qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._condition.qubits)
+        admission.check_bitstrings(body, qubits)
         if self._never_fits:
             raise BadRequestError("not one shot fits between two calibration windows of this QPU: ask its operator")
         task = self._ledger.open_task(
@@ -298,6 +299,7 @@ class Core:
             qubits=qubits,
             key=body.key,
             within=body.within,
+            bitstrings=body.bitstrings,
             now=now,
         )
         return task.public()
@@ -319,7 +321,7 @@ class Core:
         found = self._ledger.archive.bitstrings(number, first)
         if found is None:
             raise NotFoundError(f"task {number} has {task.shots} shots, and none with the number {first}")
-        return found
+        return replace(found, total=task.shots)
 
     def _list_tasks(self, uid: int | None, body: wire.ListTasks) -> list[Task]:
         whose = self._whose(uid, everybody=body.everybody)
