@@ -65,8 +65,13 @@ def status(name: str | None, as_json: bool) -> None:
     "--within", type=console.Length(), metavar="DURATION", help="Give up if it is not done so soon, for instance 30min."
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write the counts to this file, as JSON.")
+@click.option(
+    "--bitstrings", type=click.Path(path_type=Path), help="Write the shots to this file, in their order, a line each."
+)
 @console.json_option
-def run(sequence: str, shots: str, within: int | None, output: Path | None, as_json: bool) -> None:
+def run(
+    sequence: str, shots: str, within: int | None, output: Path | None, bitstrings: Path | None, as_json: bool
+) -> None:
     """Run a sequence and print the counts. This works in a job that asked for a QPU: qsub -l qpu=1.
 
     SEQUENCE.json holds what `Sequence.to_abstract_repr()` of Pulser returns; - reads it from stdin.
@@ -76,20 +81,28 @@ def run(sequence: str, shots: str, within: int | None, output: Path | None, as_j
     from warden.model import SECOND  # noqa: PLC0415
 
     text, number = _read(sequence), _shots(shots)
+    # The QPU's time must not be spent on results that cannot be kept.
     if output is not None:
-        # The QPU's time must not be spent on counts that cannot be kept.
         _write(output, "")
+    if bitstrings is not None:
+        _write(bitstrings, "", "shots")
+    keep = bitstrings is not None
     with QuantumResource() as resource:
-        task = resource.task_start(text, number, within=None if within is None else within / SECOND)
+        task = resource.task_start(text, number, within=None if within is None else within / SECOND, bitstrings=keep)
         try:
             counts = resource.wait(task, watch=_progress() if sys.stderr.isatty() else None)
         except KeyboardInterrupt:
             resource.task_stop(task)
             raise
-    if output is not None:
-        _write(output, json.dumps(counts) + "\n")
+        if output is not None:
+            _write(output, json.dumps(counts) + "\n")
+        in_order = resource.task_bitstrings(task) if keep else None
+        metadata = resource.task_metadata(task) if as_json else {}
+    if bitstrings is not None and in_order is not None:
+        _write_shots(bitstrings, in_order)
     if as_json:
-        console.print_json({"task": int(task), "shots": number, "counts": counts})
+        facts = {"task": int(task), "shots": number, "counts": counts, "metadata": metadata}
+        console.print_json(facts if in_order is None else {**facts, "bitstrings": in_order})
     else:
         click.echo(report.histogram(counts))
 
@@ -179,10 +192,18 @@ def why(job: str, as_json: bool) -> None:
 @click.argument("task", metavar="[TASK]", required=False)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many.")
 @click.option("--before", metavar="TASK", type=console.NUMBER, help="The next page: those older than this one.")
+@click.option(
+    "--bitstrings", type=click.Path(path_type=Path), help="Write the shots of TASK to this file, in their order."
+)
 @qpu_option
 @console.json_option
-def tasks(task: str | None, limit: int, before: int | None, name: str | None, as_json: bool) -> None:
-    """List your tasks, newest first; or show one TASK with its log, and with --json its counts."""
+def tasks(
+    task: str | None, limit: int, before: int | None, bitstrings: Path | None, name: str | None, as_json: bool
+) -> None:
+    """List your tasks, newest first; or show one TASK with its log, and with --json its counts.
+
+    The shots of a task in their order are there if they were asked for with it: qpu run --bitstrings.
+    """
     from gridengine import reach  # noqa: PLC0415
     from warden import report  # noqa: PLC0415
     from warden.client import task_number  # noqa: PLC0415
@@ -191,7 +212,11 @@ def tasks(task: str | None, limit: int, before: int | None, name: str | None, as
         number = task_number(task)
         with reach.door(name, _EACH).open() as client:
             one = client.task(number)
+            if bitstrings is not None:
+                _write_shots(bitstrings, client.bitstrings(number))
         return console.print_json(one) if as_json else click.echo(report.task(one))
+    if bitstrings is not None:
+        raise click.UsageError("say whose shots: qpu tasks TASK --bitstrings FILE")
     doors = (reach.door(name, _EACH),) if as_json or before is not None else reach.doors(name)
     failure = None
     for door in doors:
@@ -248,11 +273,15 @@ def _shots(text: str) -> int:
         raise console.Failure(f"shots must be a whole number of at least 1, not {text!r}") from None
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, what: str = "counts") -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise console.Failure(f"cannot write the counts to {path}: {error.strerror}") from None
+        raise console.Failure(f"cannot write the {what} to {path}: {error.strerror}") from None
+
+
+def _write_shots(path: Path, shots: list[str]) -> None:
+    _write(path, "".join(f"{bits}\n" for bits in shots), "shots")
 
 
 def _progress() -> Any:

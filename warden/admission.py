@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from warden import shots, wire
 from warden.model import SECOND, BadRequestError, BusyError, LimitError, Micros
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from warden import wire
     from warden.events import Device, Settings
     from warden.model import Session, Task
     from warden.qpu.timing import Pace
@@ -58,6 +58,17 @@ def check_time(settings: Settings, pace: Pace, gap: Micros | None, body: wire.Ta
         raise BadRequestError(
             f"{body.shots} shots take {needed / SECOND:g} s, and you want them within {body.within / SECOND:g} s"
         )
+
+
+def check_bitstrings(body: wire.TaskStart, qubits: int) -> None:
+    """Whether its shots can be kept in their order, if that is wanted.
+
+    Raises:
+        LimitError: They are too many.
+    """
+    most = wire.LARGEST_BITSTRINGS // shots.size(1, qubits)
+    if body.bitstrings and body.shots > most:
+        raise LimitError(f"of {qubits} atoms at most {most} shots are kept in their order: take fewer, or counts alone")
 
 
 def check_budget(

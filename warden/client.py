@@ -15,17 +15,19 @@ import operator
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Protocol, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex
 
 import msgspec
 
 from warden import config as configuration
+from warden import shots as shots_
 from warden import wire
 from warden.connection import Connection
 from warden.model import (
     SECOND,
     Availability,
     BadRequestError,
+    ConfigurationError,
     ConflictError,
     ForbiddenError,
     HostReport,
@@ -46,6 +48,8 @@ from warden.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
+
+    from pulser.backend.results import Results
 
     from warden.config import Config
 
@@ -172,12 +176,20 @@ class Client:
     # --- tasks ---
 
     def task_start(
-        self, session: str, sequence: str, shots: int, *, within: float | None = None, key: str | None = None
+        self,
+        session: str,
+        sequence: str,
+        shots: int,
+        *,
+        within: float | None = None,
+        key: str | None = None,
+        bitstrings: bool = False,
     ) -> Task:
         """Queue a task; when this returns, the task is on the broker's disk.
 
         `within`: the task fails if it is not done after so many seconds. `key`: the same key in the same session is the
-        same task, so that a program that does not know whether its request was heard can repeat it.
+        same task, so that a program that does not know whether its request was heard can repeat it. `bitstrings`: keep
+        the shots in their order, too.
 
         Raises:
             BadRequestError: The sequence or the number of shots cannot be run on this QPU.
@@ -189,6 +201,7 @@ class Client:
             shots=check_shots(shots),
             key=key or str(uuid.uuid4()),
             within=None if within is None else max(1, round(within * SECOND)),
+            bitstrings=bitstrings,
         )
         data = sequence.encode("utf-8", "surrogatepass")
         return self._connection.ask(body, Task) if len(data) <= wire.PART else self._start_large(body, data)
@@ -220,6 +233,19 @@ class Client:
 
     def task_stop(self, number: int) -> Task:
         return self._connection.ask(wire.TaskStop(task=number), Task)
+
+    def bitstrings(self, number: int) -> list[str]:
+        """The shots of a completed task in the order in which they were taken, if they were kept.
+
+        Raises:
+            ConflictError: They were not asked for with the task, or it is not completed.
+        """
+        found: list[str] = []
+        while True:
+            page = self._connection.ask(wire.GetBitstrings(task=number, first=len(found)), wire.Bitstrings)
+            found += shots_.unpack(page.data, page.qubits)
+            if len(found) >= page.total or not page.data:
+                return found
 
     def tasks(
         self, *, everybody: bool = False, session: str | None = None, before: int | None = None, limit: int = 50
@@ -293,16 +319,23 @@ class QuantumResource:
         self._client.release(token or self._granted())
 
     def task_start(
-        self, sequence: str | Sequence, shots: int, *, within: float | None = None, key: str | None = None
+        self,
+        sequence: str | Sequence,
+        shots: int,
+        *,
+        within: float | None = None,
+        key: str | None = None,
+        bitstrings: bool = False,
     ) -> str:
         """Queue a sequence (a `pulser.Sequence`, or its abstract representation) and return the task's id.
 
-        `within` and `key` as in `Client.task_start`.
+        `within`, `key` and `bitstrings` as in `Client.task_start`.
         """
         if not isinstance(sequence, str) and not hasattr(sequence, "to_abstract_repr"):
             raise BadRequestError(f"a sequence is a pulser.Sequence or its JSON text, not {type(sequence).__name__}")
         text = sequence if isinstance(sequence, str) else sequence.to_abstract_repr()
-        return str(self._client.task_start(self._granted(), text, shots, within=within, key=key).id)
+        session = self._granted()
+        return str(self._client.task_start(session, text, shots, within=within, key=key, bitstrings=bitstrings).id)
 
     def task_status(self, task_id: str) -> TaskStatus:
         return self._task(task_id).status
@@ -315,6 +348,18 @@ class QuantumResource:
             TaskFailedError, TaskCancelledError: It ended without a result.
         """
         return _result(self._task(task_id))
+
+    def task_bitstrings(self, task_id: str) -> list[str]:
+        """The shots in the order in which they were taken, of a task that was started with `bitstrings=True`."""
+        return self._client.bitstrings(task_number(task_id))
+
+    def task_metadata(self, task_id: str) -> dict[str, Any]:
+        """What is told of the result: device, emulator, software, order of the atoms, calibration and its age."""
+        return self._task(task_id).metadata
+
+    def task_pulser_results(self, task_id: str) -> Results:
+        """The result as Pulser's own backends return it: `pulser.backend.results.Results`."""
+        return pulser_results(self._task(task_id))
 
     def task_logs(self, task_id: str) -> str:
         return "\n".join(self._task(task_id).log)
@@ -419,6 +464,24 @@ def task_number(task_id: str | int) -> int:
     if not isinstance(task_id, str) or not task_id.isascii() or not task_id.isdigit() or len(task_id) > 10:  # noqa: PLR2004 - digits of 2^31
         raise BadRequestError(f"{task_id!r} is no task: ids are numbers, see `qpu tasks`")
     return int(task_id)
+
+
+def pulser_results(task: Task) -> Results:
+    """The result of a task as an object of Pulser's, which has to be installed here.
+
+    Raises:
+        ConflictError, TaskFailedError, TaskCancelledError: It has no result.
+        ConfigurationError: Pulser is not installed.
+    """
+    try:
+        from pulser.backend.results import Results  # noqa: PLC0415 - seconds, and not everybody has it
+    except ImportError:
+        raise ConfigurationError("Pulser is not installed for this Python: install pulser-core") from None
+    return Results.from_final_bitstrings(
+        atom_order=task.metadata.get("atom_order") or [f"q{number}" for number in range(task.qubits)],
+        total_duration=task.metadata.get("total_duration", 0),
+        final_bitstrings=_result(task),
+    )
 
 
 def _result(task: Task) -> dict[str, int]:

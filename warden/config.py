@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
+from warden import shots
 from warden.calibration import Calendar, Rule, ShotRule
 from warden.model import SECOND, ConfigurationError, Micros, learn
 from warden.sections import (
@@ -31,6 +32,7 @@ from warden.sections import (
     Section,
     SessionSection,
 )
+from warden.wire import LARGEST_BITSTRINGS
 
 if TYPE_CHECKING:
     from warden.qpu.timing import Timing
@@ -46,6 +48,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d)")
 _LONGEST = 10**10 * SECOND
 # Of each bitstring its length and its count, as msgpack writes them.
 _COUNTED = 3 + 5
+# Of bytes, as msgpack writes how many there are.
+_HEADER = 5
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -94,9 +98,13 @@ class Config(Section, frozen=True, kw_only=True):
 
     @property
     def largest_result(self) -> int:
-        """Bytes that the counts of a task may have on the wire: each shot another bitstring, as far as there are some."""
+        """Bytes that the result of a task may have on the wire: its counts, and its shots in their order.
+
+        Each shot is another bitstring, as far as there are some.
+        """
         different = min(self.limits.shots, 1 << min(self.qpu.qubits, 32))
-        return different * (self.qpu.qubits + _COUNTED)
+        in_order = min(LARGEST_BITSTRINGS, shots.size(self.limits.shots, self.qpu.qubits)) + _HEADER
+        return different * (self.qpu.qubits + _COUNTED) + in_order
 
     @property
     def calendar(self) -> Calendar:

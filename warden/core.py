@@ -286,6 +286,7 @@ class Core:
         admission.check_limits(self._settings, self._ledger.queue, session.uid, body)
         device = self._dispatcher.device
         qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._condition.qubits)
+        admission.check_bitstrings(body, qubits)
         pace = self._settings.timing.pace(qubits)
         admission.check_time(self._settings, pace, self._planner.longest_gap, body)
         admission.check_budget(self._settings, pace, session, self._ledger.tasks_of(session), body)
@@ -296,6 +297,7 @@ class Core:
             qubits=qubits,
             key=body.key,
             within=body.within,
+            bitstrings=body.bitstrings,
             now=now,
         )
         return task.public()
@@ -317,7 +319,7 @@ class Core:
         found = self._ledger.archive.bitstrings(number, first)
         if found is None:
             raise NotFoundError(f"task {number} has {task.shots} shots, and none with the number {first}")
-        return found
+        return replace(found, total=task.shots)
 
     def _list_tasks(self, uid: int | None, body: wire.ListTasks) -> list[Task]:
         whose = self._whose(uid, everybody=body.everybody)

@@ -230,19 +230,22 @@ class Dispatcher:
             self._ledger.keep_task(told(task, f"run {task.runs} stopped", now))
             return
         counts = results.merged(task.counts, finished.counts) if shots else task.counts
-        text = f"run {task.runs}: {shots} of {run.shots} shots in {time / SECOND:.3f} s"
+        text = f"{shots} of {run.shots} shots in {time / SECOND:.3f} s"
         fruitless = 0 if shots or active.stopping else task.fruitless + 1
         task = replace(task, counts=counts, shots_done=task.shots_done + shots, fruitless=fruitless)
-        task = told(task, text, now)
+        task = replace(task, metadata=results.metadata(task, finished, self._settings.name) if shots else task.metadata)
+        for line in (*results.lines(finished), text):
+            task = told(task, f"run {task.runs}: {line}", now)
+        kept = None if refused else results.in_order(task, run, finished)
         if refused:
             self._ledger.finish_task(task, TaskStatus.FAILED, finished.error, now)
         elif task.shots_left == 0:
-            self._ledger.finish_task(task, TaskStatus.COMPLETED, "", now)
+            self._ledger.finish_task(task, TaskStatus.COMPLETED, "", now, kept)
         elif fruitless >= _FRUITLESS_RUNS:
             error = f"{fruitless} runs in a row ended at their limit without a shot: it takes longer than a run may"
             self._ledger.finish_task(task, TaskStatus.FAILED, error, now)
         else:
-            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now))
+            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now), bitstrings=kept)
 
     def _lose(self, active: _Active, what: str, now: Micros) -> None:
         """The run will never end, or not with a result that counts: it has to be repeated."""
@@ -344,9 +347,10 @@ class Dispatcher:
             instance=self.worker.instance,
         )
         self._active = _Active(task.id, run, self._patience(run))
-        task = told(task, f"run {task.runs + 1} started: {shots} shots from shot {run.first_shot}", now)
-        started = now if task.started is None else task.started
-        self._ledger.keep_task(replace(task, status=TaskStatus.RUNNING, run=run, started=started))
+        task = replace(task, started=now if task.started is None else task.started)
+        what = f"{shots} shots from shot {run.first_shot}{results.calibrated(task)}"
+        task = told(task, f"run {task.runs + 1} started: {what}", now)
+        self._ledger.keep_task(replace(task, status=TaskStatus.RUNNING, run=run))
         order = wire.StartRun(
             token=run.token,
             task=task.id,
@@ -355,6 +359,7 @@ class Dispatcher:
             shots=shots,
             issued=max(0, now + self.worker.ahead),
             limit=gap,
+            bitstrings=task.bitstrings,
         )
         self._tell(self.worker.peer, order)
         self._note("run started", task, run, shots=shots)

@@ -20,6 +20,8 @@ from warden.queue import Queue
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from warden import wire
+
 replace = msgspec.structs.replace
 
 # A task of many runs has many lines to tell; its record is written with each of them.
@@ -187,7 +189,16 @@ class Ledger:
         return task, policy.owed(task, now, self._settings.longest_wait)
 
     def open_task(
-        self, session: Session, *, sequence: str, shots: int, qubits: int, key: str, within: Micros | None, now: Micros
+        self,
+        session: Session,
+        *,
+        sequence: str,
+        shots: int,
+        qubits: int,
+        key: str,
+        within: Micros | None,
+        bitstrings: bool,
+        now: Micros,
     ) -> Task:
         task = Task(
             id=self._next_task,
@@ -200,6 +211,7 @@ class Ledger:
             submitted=now,
             since=now,
             deadline=None if within is None else now + within,
+            bitstrings=bitstrings,
             log=(f"{clock(now)} queued: {shots} shots on {qubits} qubits",),
         )
         self._next_task += 1
@@ -210,20 +222,23 @@ class Ledger:
         self.note("task queued", task=task.id, job=session.job, uid=task.uid, shots=shots, qubits=qubits)
         return task
 
-    def keep_task(self, task: Task, sequence: str | None = None) -> None:
+    def keep_task(self, task: Task, sequence: str | None = None, bitstrings: wire.Bitstrings | None = None) -> None:
+        """With the shots of a run in their order, if it brought any that are to be kept."""
         self._unfile(task)
         if task.status.final:
             self._ended_tasks[task.id] = task
         else:
             self._file(task)
-        self.add(Keep(task, sequence))
+        self.add(Keep(task, sequence, bitstrings))
 
-    def finish_task(self, task: Task, status: TaskStatus, error: str, now: Micros) -> Task:
+    def finish_task(
+        self, task: Task, status: TaskStatus, error: str, now: Micros, bitstrings: wire.Bitstrings | None = None
+    ) -> Task:
         """Give it its last status, and those who wait for it their answer."""
         text = f"{status}: {error}" if error else f"{status} in {task.runs} run{'s'[: task.runs != 1]}"
         task = told(replace(task, status=status, finished=now, error=error), text, now)
         self.account(task, now, wait_time=max(0, (now if task.started is None else task.started) - task.submitted))
-        self.keep_task(task)
+        self.keep_task(task, bitstrings=bitstrings)
         self.note(
             "task ended", task=task.id, job=task.job, uid=task.uid, status=status, runs=task.runs, shots=task.shots_done
         )

@@ -19,6 +19,7 @@ from warden.model import (
     TaskStatus,
     Window,
     clock,
+    few,
     one_line,
 )
 
@@ -191,8 +192,27 @@ def tasks(found: Iterable[Task], *, with_users: bool = False) -> str:
 
 
 def task(one: Task, *, with_users: bool = False) -> str:
-    """One task, and below it its log."""
-    return "\n".join([tasks([one], with_users=with_users), *map(one_line, one.log)])
+    """One task, and below it what is known of its result, and its log."""
+    parts = [tasks([one], with_users=with_users), metadata(one.metadata), "\n".join(map(one_line, one.log))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def metadata(told: Mapping[str, Any]) -> str:
+    """What the QPU tells of a result."""
+    return labelled((one_line(name).replace("_", " "), _fact(name, value)) for name, value in told.items())
+
+
+def _fact(name: str, value: Any) -> str:
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case list() | tuple():
+            return one_line(few(value))
+        case _:
+            return one_line(f"{value:.10g}{_UNITS.get(name, '')}" if isinstance(value, int | float) else str(value))
+
+
+_UNITS = {"total_duration": " ns", "calibration_age": " s"}
 
 
 def task_line(task: Task) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from warden import shots, wire
+from warden.model import SECOND, one_line
 
 if TYPE_CHECKING:
-    from warden import wire
     from warden.model import Micros, Run, Task
+
+# Lines of a worker's own that the log of a task takes in for each run.
+_LINES = 5
 
 
 def merged(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
@@ -22,6 +27,8 @@ def problem(task: Task, run: Run, finished: wire.RunFinished, now: Micros, *, st
         "returned counts that do not add up to its shots": sum(counts.values()) != finished.shots,
         "returned results that never came up": not all(counts.values()),
         "returned bitstrings of another length than the register": any(len(bits) != task.qubits for bits in counts),
+        "returned other shots than it counted": task.bitstrings
+        and not shots.agree(finished.bitstrings, counts, task.qubits),
     }
     if finished.error:
         return finished.error
@@ -29,3 +36,38 @@ def problem(task: Task, run: Run, finished: wire.RunFinished, now: Micros, *, st
         return found[0]
     early = not stopping and run.deadline is not None and now < run.deadline
     return "it ended before its limit, without a shot" if early and not finished.shots else ""
+
+
+def in_order(task: Task, run: Run, finished: wire.RunFinished) -> wire.Bitstrings | None:
+    """The shots of a run that counts, if they are to be kept in their order."""
+    if not task.bitstrings or not finished.shots:
+        return None
+    return wire.Bitstrings(
+        qubits=task.qubits, first=run.first_shot, shots=finished.shots, data=finished.bitstrings, total=task.shots
+    )
+
+
+def metadata(task: Task, finished: wire.RunFinished, qpu: str) -> dict[str, Any]:
+    """What is told of a result: by the worker, and by us, who know the task."""
+    told = {**finished.metadata, "qpu": qpu, "qubits": task.qubits, "shots": task.shots_done}
+    if task.calibration is None:
+        return told
+    return {**told, "calibration": task.calibration.id, "calibration_age": _age(task) / SECOND}
+
+
+def lines(finished: wire.RunFinished) -> list[str]:
+    """What the worker has for the log of the task."""
+    return [one_line(line) for line in finished.log[:_LINES]]
+
+
+def calibrated(task: Task) -> str:
+    """With which calibration a run of the task is done, for its log."""
+    if task.calibration is None:
+        return ""
+    return f", with calibration {task.calibration.id}, {_age(task) / SECOND:.0f} s old"
+
+
+def _age(task: Task) -> Micros:
+    """Of its calibration, when its first run started."""
+    assert task.calibration is not None  # noqa: S101 - whoever asks has looked
+    return max(0, (task.started or 0) - task.calibration.time)

@@ -10,12 +10,13 @@ All times are of one clock that nobody sets: deadlines come as durations.
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
-from warden import wire
-from warden.model import Micros, brief
+from warden import shots, wire
+from warden.model import SECOND, Micros, brief
 from warden.qpu.timing import Pace, Timing
 
 # After so many beats without a word from the broker, and each time again, we look whether it is to be had otherwise.
@@ -70,6 +71,7 @@ class _Work(msgspec.Struct):
     shots: list[str] | None = None
     pace: Pace | None = None
     shooting_since: Micros = 0
+    facts: Mapping[str, wire.Fact] = {}
 
     @property
     def deadline(self) -> Micros | None:
@@ -85,10 +87,22 @@ class Runner:
     """
 
     def __init__(
-        self, *, instance: str, device_json: str, device_name: str, qubits: int, timing: Timing, heartbeat: Micros
+        self,
+        *,
+        instance: str,
+        device_json: str,
+        device_name: str,
+        qubits: int,
+        timing: Timing,
+        heartbeat: Micros,
+        facts: Mapping[str, wire.Fact] = {},
     ) -> None:
-        """`heartbeat` holds until the broker has said how often it wants to hear from us."""
+        """`heartbeat` holds until the broker has said how often it wants to hear from us.
+
+        `facts`: what is told of the device with each result.
+        """
         self._instance = instance
+        self._facts = facts
         self._device_json, self._device_name, self._qubits = device_json, device_name, qubits
         self._timing = timing
         self._interval = heartbeat
@@ -144,8 +158,13 @@ class Runner:
                 self._result = None
         return []
 
-    def computed(self, token: str, outcome: list[str] | Failure, now: Micros) -> list[Action]:
-        """Take in what the emulation of this run has come to: all its shots in order, or why there are none."""
+    def computed(
+        self, token: str, outcome: list[str] | Failure, now: Micros, facts: Mapping[str, wire.Fact] = {}
+    ) -> list[Action]:
+        """Take in what the emulation of this run has come to: all its shots in order, or why there are none.
+
+        `facts`: what is told of its sequence with the result.
+        """
         work = self._work
         if work is None or work.run.token != token or work.emulated:
             return []
@@ -154,7 +173,7 @@ class Runner:
             return self._finish(work, now)
         if isinstance(outcome, Failure):
             return self._finish(work, now, outcome)
-        work.shots, work.pace = outcome, self._timing.pace(len(outcome[0]) if outcome else 0)
+        work.shots, work.pace, work.facts = outcome, self._timing.pace(len(outcome[0]) if outcome else 0), facts
         work.shooting_since = max(now, work.started + work.pace.setup)
         return self._deliver(now)
 
@@ -234,6 +253,9 @@ class Runner:
             time=now - work.started,
             error="" if failure is None else failure.text,
             fault="" if failure is None else failure.fault,
+            bitstrings=shots.pack(done) if run.bitstrings else b"",
+            metadata={**self._facts, **work.facts} if done else {},
+            log=() if failure is not None else (_told(work, len(done), now),),
         )
         # What Pulser says of a sequence may quote it: that is for its owner.
         outcome = f"{len(done)} of {run.shots} shots done{' (failed)' if failure is not None else ''}"
@@ -242,3 +264,15 @@ class Runner:
     @staticmethod
     def _abandoned(work: _Work | None) -> list[Action]:
         return [] if work is None or work.emulated else [Abandon()]
+
+
+def _told(work: _Work, done: int, now: Micros) -> str:
+    """How the run went, for the log of its task."""
+    ready = "it was not ready to shoot"
+    if work.shots is not None:
+        ready = f"ready after {(work.shooting_since - work.started) / SECOND:.3f} s"
+        ready += f", shooting for {(now - work.shooting_since) / SECOND:.3f} s"
+    if done == work.run.shots:
+        return ready
+    met = work.deadline is not None and now >= work.deadline
+    return f"{ready}, {'ended at its limit' if met else 'stopped'}"

@@ -16,7 +16,7 @@ import msgspec
 
 from warden import schema
 from warden.events import Almanac, Device, Keep, KeepAlmanac, Prune, Remembered, Usage
-from warden.model import Calibration, ConfigurationError, PastWindow, Quality, Session, Task, WardenError
+from warden.model import Calibration, ConfigurationError, PastWindow, Quality, Session, Task, TaskStatus, WardenError
 from warden.wire import PART, Bitstrings
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Store:
         whose = "uid = ?" if session is None else "+uid = ?"
         where, values = _where({whose: uid, "session = ?": session, "id < ?": before}, always="json_valid(record)")
         # A page of results would be megabytes.
-        record = "json_remove(record, '$.counts', '$.log')"
+        record = "json_remove(record, '$.counts', '$.log', '$.metadata', '$.calibration')"
         query = f"SELECT {record} FROM tasks {where} ORDER BY id DESC LIMIT ?"  # noqa: S608 - names of columns, all ours
         return self._legible(Task, query, *values, limit)
 
@@ -238,6 +238,9 @@ class Store:
             )
         if task.status.final:
             self._run("DELETE FROM sequences WHERE task = ?", task.id)
+            if task.bitstrings and task.status is not TaskStatus.COMPLETED:
+                # They are no result, as its counts are none.
+                self._run("DELETE FROM bitstrings WHERE task = ?", task.id)
 
     def _keep_past(self, past: PastWindow) -> None:
         window = past.window

@@ -14,6 +14,8 @@ from warden.model import Calibration, Micros, learn
 
 # Bytes of a part, and of the largest message that a client may send.
 PART, LARGEST = 64 * 1024, 128 * 1024
+# Bytes of the shots of a task in their order, at most.
+LARGEST_BITSTRINGS = 4 * 2**20
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Uid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -166,6 +168,8 @@ class Bitstrings(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     shots: int
     data: bytes
+    total: int = 0
+    """Shots of the task."""
 
 
 class GetCalibrations(Message, frozen=True, kw_only=True):
@@ -320,9 +324,9 @@ class RunFinished(Message, frozen=True, kw_only=True):
     time: Time
     error: Error = ""
     fault: Literal["", "task", "device"] = ""
-    bitstrings: bytes = b""
+    bitstrings: Annotated[bytes, msgspec.Meta(max_length=LARGEST_BITSTRINGS)] = b""
     """The shots in their order, as in `Bitstrings`, if the order asked for them."""
-    metadata: dict[Token, Fact] = {}
+    metadata: Annotated[dict[Token, Fact], msgspec.Meta(max_length=50)] = {}
     log: Log = ()
 
 

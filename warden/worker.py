@@ -14,6 +14,7 @@ import zmq
 
 from warden import frames, keyring, signals, wire
 from warden.model import ConfigurationError, Micros, WardenError
+from warden.qpu import software
 from warden.qpu.process import Emulator
 from warden.runner import Abandon, Begin, Failure, Note, Reconnect, Runner, Send
 
@@ -51,6 +52,7 @@ class Worker:
             qubits=specs.qubits,
             timing=config.timing,
             heartbeat=config.broker.heartbeat,
+            facts=software.facts(specs.name, config.qpu.emulator),
         )
         self._emulation: Emulation | None = None
         self._token = ""
@@ -173,7 +175,7 @@ class Worker:
 
     def _computed(self, outcome: Outcome) -> None:
         result = Failure(outcome.error, outcome.fault) if outcome.error else outcome.shots
-        self._carry_out(self._runner.computed(self._token, result, _now()))
+        self._carry_out(self._runner.computed(self._token, result, _now(), outcome.facts))
 
     def _abandon(self) -> None:
         if self._emulation is not None:

@@ -5,14 +5,15 @@ It sees the effects of each event when they are applied, and the turn's commit o
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from simulation_judge import Judge
 from simulation_windows import next_opening
-from simulation_world import ViolationError, bits_of
+from simulation_world import ViolationError, bits_of, in_order
 
-from warden import wire
+from warden import shots, wire
 from warden.events import Answer, Keep, Refuse, Usage
 from warden.ledger import STARTS
 from warden.model import SECOND, Session, Task, TaskStatus
@@ -43,6 +44,8 @@ class Books:
     usage: dict[tuple[str, int], Any] = dataclasses.field(default_factory=dict)
     windows: tuple[Window, ...] = ()
     tokens: dict[str, int] = dataclasses.field(default_factory=dict)
+    shots: dict[int, int] = dataclasses.field(default_factory=dict)
+    """Of each task, how many are kept in their order."""
     pruned_before: Micros = 0
 
     def copy(self) -> Books:
@@ -98,6 +101,7 @@ class Account:
         for effect in effects:
             match effect:
                 case Keep(what=Task() as task):
+                    self._in_order(task, effect.bitstrings)
                     self._task(task, effect.sequence, now)
                 case Keep(what=Session() as session):
                     self._session(session, now)
@@ -126,6 +130,27 @@ class Account:
             raise ViolationError(f"8: {refusal.to.body!r} was refused ({refusal.error.text}) and made {self._new}")
 
     # --- tasks ---
+
+    def _in_order(self, task: Task, kept: wire.Bitstrings | None) -> None:
+        """4: kept in their order are the shots that are counted, each once."""
+        if kept is None:
+            return
+        assert self.qpu is not None
+        old, have = self.books.tasks.get(task.id), self.books.shots.get(task.id, 0)
+        run = None if old is None else old.run
+        if old is None or run is None or not task.bitstrings:
+            raise ViolationError(f"4: shots of task {task.id} are kept without a run, or nobody wants them: {kept}")
+        if (kept.first, kept.shots) != (have, task.shots_done - old.shots_done) or kept.first != old.shots_done:
+            raise ViolationError(f"4: task {task.id} has {have} shots in their order, and gets {kept} by {task}")
+        self.books.shots[task.id] = have + kept.shots
+        taken = shots.unpack(kept.data, kept.qubits)
+        gained = {bits: n for bits in task.counts if (n := task.counts[bits] - old.counts.get(bits, 0))}
+        if collections.Counter(taken) != gained:
+            raise ViolationError(f"4: task {task.id} counts {gained}, and keeps other shots: {taken}")
+        if taken != in_order(run.first_shot, kept.shots, task.qubits):
+            if run.token not in self.qpu.lies:
+                raise ViolationError(f"4: the order of shots of task {task.id} is not that of {run}: {kept}")
+            self.lied.add(task.id)
 
     def _task(self, task: Task, sequence: str | None, now: Micros) -> None:
         books = self.books
@@ -243,6 +268,8 @@ class Account:
             raise ViolationError(f"9: task {task.id} has to suffer for the QPU: {task}")
         if task.status is not TaskStatus.COMPLETED:
             return
+        if task.bitstrings and self.books.shots.get(task.id, 0) != task.shots:
+            raise ViolationError(f"4: task {task.id} is completed, and its shots are not all kept: {self.books.shots}")
         if task.shots_done != task.shots or sum(task.counts.values()) != task.shots:
             raise ViolationError(f"4: task {task.id} is completed: {task.shots_done} shots, {task.counts}")
         if task.id not in self.lied and dict(sorted(task.counts.items())) != bits_of(0, task.shots, task.qubits):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from simulation_clients import Client
 from simulation_scenario import ROOT
 from simulation_worker import sequence
-from simulation_world import ViolationError, bits_of
+from simulation_world import ViolationError, bits_of, in_order
 
-from warden import frames, wire
+from warden import frames, shots, wire
 from warden.model import SECOND, BusyError, LimitError, Session, Task, TaskStatus, UnavailableError, WardenError
 
 if TYPE_CHECKING:
@@ -224,14 +224,15 @@ class _Process:
         if self._next < self._planned:
             number, self._next = self._next, self._next + 1
             self._open += 1
-            shots = 1 + hash_of(self._session, number) % self._site.scenario.settings.max_shots
+            many = 1 + hash_of(self._session, number) % self._site.scenario.settings.max_shots
             within = self._chance.randint(20, 600) * SECOND if self._chance.random() < 0.15 else None
             body = wire.TaskStart(
                 session=self._session,
-                sequence=sequence(1 + shots % 4),
-                shots=shots,
+                sequence=sequence(1 + many % 4),
+                shots=many,
                 key=f"key{number}",
                 within=within,
+                bitstrings=number % 2 == 0,
             )
             self._start(body, 8)
         elif self._open == 0 and not self.client.dead:
@@ -283,10 +284,25 @@ class _Process:
             return
         task = frames.convert(result, Task)
         self._site.saw(task)
-        if task.status.final:
+        if task.status is TaskStatus.COMPLETED and task.bitstrings:
+            self.client.ask(wire.GetBitstrings(task=number), lambda page: self._read(task, page))
+        elif task.status.final:
             self._done()
         else:
             self._world.after(self._chance.choice((0, 2, 5)) * SECOND, self._poll, number)
+
+    def _read(self, task: Task, result: Any) -> None:
+        """4: the shots in their order are there, and are those that were taken."""
+        if isinstance(result, WardenError):
+            if not isinstance(result, UnavailableError) and not self._site.forgets(task.id):
+                raise ViolationError(f"4: task {task.id} is completed, and its shots cannot be had: {result}")
+        elif task.id not in self._site.account.lied:
+            page = frames.convert(result, wire.Bitstrings)
+            if shots.unpack(page.data, page.qubits) != in_order(0, page.shots, task.qubits):
+                raise ViolationError(
+                    f"4: a user was given other shots of task {task.id}, or not in their order: {page}"
+                )
+        self._done()
 
     def _done(self) -> None:
         self._open -= 1

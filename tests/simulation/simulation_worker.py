@@ -36,6 +36,8 @@ MODES = (
     "wrong bits",
     "fewer shots",
     "wrong counts",
+    "wrong order",
+    "wrong order",
     "wrong time",
     "garbage",
     "stale token",
@@ -283,6 +285,19 @@ class _Process:
             "wrong bits": {"counts": {f"{bits}1": n for bits, n in body.counts.items()}},
             "fewer shots": {"shots": 1, "counts": {some: 1}} if body.shots > 1 else {},
             "wrong counts": {"counts": {some: body.shots}} if body.shots else {},
+            "wrong order": {"bitstrings": self._chance.choice(_spoilt(body.bitstrings))} if body.bitstrings else {},
             "wrong time": {"time": self._chance.choice((0, 10**15))},
         }
         return msgspec.structs.replace(body, **lies.get(self._mode, {}))
+
+
+def _spoilt(data: bytes) -> tuple[bytes, ...]:
+    """Shots that are missing, too many, others, or all there in another order; only that last lie is no contradiction."""
+    return (
+        b"",
+        data[:-1],
+        data + data[:1],
+        bytes([data[0] ^ 0x80]) + data[1:],
+        bytes([data[0] ^ 1]) + data[1:],
+        data[::-1],
+    )

@@ -81,8 +81,13 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 160 else f"{text[:140]}...({len(text)})"
 
 
+def in_order(first: int, shots: int, qubits: int) -> list[str]:
+    """What the simulated QPU measures: shot i is the number i."""
+    return [f"{(first + i) % 2**qubits:0{qubits}b}" for i in range(shots)]
+
+
 def bits_of(first: int, shots: int, qubits: int) -> dict[str, int]:
-    """What the simulated QPU measures: shot i is the number i, so that each shot shows in the counts."""
+    """What comes of that: each shot shows in the counts."""
     size = 2**qubits
     whole, rest = divmod(shots, size)
     counts = {f"{(first + i) % size:0{qubits}b}": whole + (i < rest) for i in range(min(size, shots))}

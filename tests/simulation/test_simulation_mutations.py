@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from simulation_site import simulate
 
-from warden import admission, policy, results, runner
+from warden import admission, policy, results, runner, shots
 from warden.core import Core
 from warden.dispatch import Dispatcher
 from warden.events import Keep, Tell
@@ -73,6 +73,15 @@ def believes_every_result(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(results, "problem", lambda *_, **__: "")
 
 
+def believes_every_order(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(shots, "agree", always)
+
+
+def forgets_the_order_of_a_run_that_was_cut(patch: pytest.MonkeyPatch) -> None:
+    keep = Ledger.keep_task
+    patch.setattr(Ledger, "keep_task", lambda self, task, sequence=None, **_: keep(self, task, sequence))
+
+
 def counts_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(results, "merged", lambda counts, more: {b: counts.get(b, 0) + 2 * n for b, n in more.items()})
 
@@ -111,9 +120,9 @@ def forgets_new_tasks(patch: pytest.MonkeyPatch) -> None:
 def loses_what_is_kept(patch: pytest.MonkeyPatch) -> None:
     keep = Store._keep_task
 
-    def careless(self: Store, task: Task, sequence: str | None) -> None:
+    def careless(self: Store, task: Task, *more: Any) -> None:
         if task.status is not TaskStatus.FAILED and task.status is not TaskStatus.CANCELLED:
-            keep(self, task, sequence)
+            keep(self, task, *more)
 
     patch.setattr(Store, "_keep_task", careless)
 
@@ -209,11 +218,13 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     does_not_stop_runs: "29",
     accepts_stale_tokens: "4",
     believes_every_result: "4",
+    believes_every_order: "4",
+    forgets_the_order_of_a_run_that_was_cut: "4",
     counts_twice: "4",
     begins_again_at_the_first_shot: "4",
     starts_a_second_run: "134",
     forgets_new_tasks: "36",
-    loses_what_is_kept: "3",
+    loses_what_is_kept: "38",
     answers_before_it_commits: "34",
     ignores_classes: "7",
     ignores_shares: "7",

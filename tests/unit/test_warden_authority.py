@@ -29,6 +29,7 @@ PURE = [
     "core",
     "admission",
     "results",
+    "shots",
     "uploads",
     "ledger",
     "queue",

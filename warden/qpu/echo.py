@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from warden.qpu.process import Order, Specs
 from warden.sequence import inspect
+
+if TYPE_CHECKING:
+    from warden.wire import Fact
 
 
 def describe(device: str) -> Specs:
@@ -20,3 +25,8 @@ def sample(order: Order) -> list[str]:
         BadRequestError: It is no sequence.
     """
     return ["0" * inspect(order.sequence, device=None, qubits=None)] * order.shots
+
+
+def facts(_: Order) -> dict[str, Fact]:
+    """Nothing: it looks at no sequence."""
+    return {}

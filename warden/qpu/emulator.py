@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING
+
 import jsonschema
 import numpy as np
 import pulser
@@ -9,6 +12,12 @@ from pulser.backend import StateResult
 from pulser_simulation import QutipBackendV2, QutipConfig
 
 from warden.qpu.process import Order, Specs
+
+if TYPE_CHECKING:
+    from warden.wire import Fact
+
+# Characters of an atom's name and of all together that are told with a result.
+_NAME, _NAMES = 64, 16_384
 
 
 def describe(name: str) -> Specs:
@@ -24,19 +33,34 @@ def sample(order: Order) -> list[str]:
     Raises:
         ValueError: Pulser finds that the device cannot run the sequence; the text is Pulser's.
     """
-    device = _device(order.device)
+    states, cumulated = _distribution(_sequence(order.device, order.sequence))
+    draws: np.ndarray = np.random.default_rng([order.seed, order.task]).random(order.first_shot + order.shots)
+    drawn: list[str] = np.array(states)[np.searchsorted(cumulated, draws[order.first_shot :], side="right")].tolist()
+    return drawn
+
+
+def facts(order: Order) -> dict[str, Fact]:
+    """The fields of Pulser's Results. Names that nobody could want to read are left out: a user chose them."""
+    sequence = _sequence(order.device, order.sequence)
+    duration: dict[str, Fact] = {"total_duration": int(sequence.get_duration())}
+    names = tuple(map(str, sequence.register.qubit_ids))
+    legible = all(name.isprintable() and len(name) <= _NAME for name in names)
+    return {"atom_order": names, **duration} if legible and len("".join(names)) <= _NAMES else duration
+
+
+@functools.lru_cache(maxsize=1)
+def _sequence(name: str, text: str) -> pulser.Sequence:
+    """The sequence, for our device of this name."""
+    device = _device(name)
     try:
-        sequence = pulser.Sequence.from_abstract_repr(order.sequence)
+        sequence = pulser.Sequence.from_abstract_repr(text)
         if sequence.device != device:
             # Whatever limits the user's copy of the device has, ours count.
             sequence = sequence.with_new_device(device, strict=True)
     except Exception as error:
         # Pulser's kinds of errors differ from version to version, and a user's sequence may hit any of them.
         raise ValueError(f"Pulser refuses the sequence: {_reason(error)}") from error
-    states, cumulated = _distribution(sequence)
-    draws: np.ndarray = np.random.default_rng([order.seed, order.task]).random(order.first_shot + order.shots)
-    drawn: list[str] = np.array(states)[np.searchsorted(cumulated, draws[order.first_shot :], side="right")].tolist()
-    return drawn
+    return sequence
 
 
 def _reason(error: Exception) -> str:

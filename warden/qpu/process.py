@@ -24,6 +24,7 @@ import msgspec
 
 from warden.model import ConfigurationError
 from warden.qpu import tidy
+from warden.wire import Fact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """
 
     shots: list[str] = []
+    facts: dict[str, Fact] = {}
+    """Of the sequence, for the metadata of its result."""
     error: str = ""
     fault: Literal["task", "device"] = "task"
     specs: Specs | None = None
@@ -90,6 +93,9 @@ class Physics(Protocol):
 
     def sample(self, order: Order, /) -> list[str]:
         """Draw the ordered shots; whatever it raises ends the run with an error."""
+
+    def facts(self, order: Order, /) -> dict[str, Fact]:
+        """What is told of the sequence with its result, under Pulser's names."""
 
 
 class Emulation:
@@ -239,7 +245,7 @@ def _sampled(emulator: str, order: Order) -> Outcome:
         physics = _physics(emulator)
         # From here on it is the user's sequence that may break anything; it must break only its own run.
         fault = "task"
-        return Outcome(physics.sample(order))
+        return Outcome(physics.sample(order), facts=physics.facts(order))
     except Exception as error:  # noqa: BLE001 - as above
         return Outcome(error=_line(error), fault=fault)
 

@@ -14,7 +14,7 @@ from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
-from warden import wire
+from warden import shots, wire
 from warden.authority import OPEN_ROUTES
 from warden.client import check_sequence
 from warden.model import (
@@ -112,14 +112,22 @@ class SessionAnswer(BaseModel):
 
 
 class JobRequest(BaseModel):
-    """A sequence in Pulser's abstract representation, a JSON string, and how often to run it."""
+    """A sequence in Pulser's abstract representation, a JSON string, and how often to run it.
+
+    `bitstrings`: have the shots in their order among the results, too. QRMI's clients do not know of it.
+    """
 
     sequence: StrictStr
     shots: StrictInt
+    bitstrings: StrictBool = False
 
 
 class Job(BaseModel):
-    """A task; `results` is a JSON string with `counter`, bitstrings and how often each came up, once it is DONE."""
+    """A task. Once it is DONE, `results` is a JSON string.
+
+    In it are `counter`, bitstrings and how often each came up; `metadata`, what the QPU tells of them; and, where they
+    were asked for, `bitstrings`, the shots in their order (of a task that is asked for by its number).
+    """
 
     id: int
     user_id: str
@@ -224,7 +232,13 @@ def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C90
         if not session:
             raise ForbiddenError("Missing 'X-Warden-Session' header.")
         check_sequence(wanted.sequence, largest)
-        body = wire.TaskStart(session=session, sequence=wanted.sequence, shots=wanted.shots, key=str(uuid.uuid4()))
+        body = wire.TaskStart(
+            session=session,
+            sequence=wanted.sequence,
+            shots=wanted.shots,
+            key=str(uuid.uuid4()),
+            bitstrings=wanted.bitstrings,
+        )
         return _job(await link.ask(body, Task, whose))
 
     @app.get("/jobs")
@@ -242,7 +256,10 @@ def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C90
     @app.get("/jobs/{number}")
     async def job(number: JobId, whose: Whose) -> Job:
         """A task as it is."""
-        return _job(await link.ask(_get(wire.GetTask, number, wait=_POLL), Task, whose))
+        task = await link.ask(_get(wire.GetTask, number, wait=_POLL), Task, whose)
+        if not task.bitstrings or task.status is not TaskStatus.COMPLETED:
+            return _job(task)
+        return _job(task, await _in_order(link, task, msgspec.structs.replace(whose, again=True)))
 
     @app.post("/jobs/{number}/cancel")
     async def cancel(number: JobId, whose: Whose) -> Job:
@@ -277,18 +294,21 @@ def _accessible(found: Availability) -> Accessible:
     )
 
 
-def _job(task: Task) -> Job:
-    return Job(**_facts(task))
+def _job(task: Task, in_order: list[str] | None = None) -> Job:
+    return Job(**_facts(task, in_order))
 
 
-def _facts(task: Task) -> dict[str, Any]:
+def _facts(task: Task, in_order: list[str] | None = None) -> dict[str, Any]:
     # A list has no counts.
     done = task.status is TaskStatus.COMPLETED and task.counts
+    results: dict[str, Any] = {"counter": task.counts, "metadata": task.metadata}
+    if in_order is not None:
+        results["bitstrings"] = in_order
     return {
         "id": task.id,
         "user_id": str(task.uid),
         "status": STATUSES[task.status],
-        "results": json.dumps({"counter": task.counts}) if done else None,
+        "results": json.dumps(results) if done else None,
         "error": task.error,
         "shots": task.shots,
         "shots_done": task.shots_done,
@@ -299,6 +319,14 @@ def _get(kind: type[wire.GetTask | wire.TaskStop], number: int, **fields: Any) -
     if not 0 <= number < 2**63:
         raise NotFoundError("Job not found")
     return kind(task=number, **fields)
+
+
+async def _in_order(link: Link, task: Task, whose: Bearer) -> list[str]:
+    found: list[str] = []
+    while len(found) < task.shots:
+        page = await link.ask(wire.GetBitstrings(task=task.id, first=len(found)), wire.Bitstrings, whose)
+        found += shots.unpack(page.data, page.qubits)
+    return found
 
 
 async def _pages(link: Link, whose: Bearer, offset: int, limit: int | None) -> AsyncIterator[list[Task]]:
