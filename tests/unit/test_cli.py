@@ -302,7 +302,7 @@ def test_run_within_a_time_that_suffices_prints_its_counts(standing_site: Site) 
 
 def test_run_within_a_time_that_cannot_suffice_is_one_line(standing_site: Site) -> None:
     refused(
-        in_job(standing_site, "run", "-", "--shots", "3", "--within", "0.1", given=AFM), "you want them within 0.1 s"
+        in_job(standing_site, "run", "-", "--shots", "3", "--within", "0.05", given=AFM), "you want them within 0.05 s"
     )
 
 

@@ -37,6 +37,24 @@ def test_a_calendar_comes_from_the_rules(path: Path) -> None:
     assert (rule.kind, rule.reason) == (State.MAINTENANCE, "helium")
 
 
+def test_the_time_scale_divides_what_the_device_takes_and_its_rules(path: Path) -> None:
+    rules = "[[calibration]]\nevery = '1h'\nduration = '3min'\noffset = 90\n"
+    rules += "[[calibration]]\nafter_shots = 5\nduration = '3min'\n"
+    figures = "overhead = 3\nloading = '9s'\nshot_rate = 0.25\nrearrangement = '10ms'\nlongest_run = '1min'\n"
+    scaled = load(path, f"[qpu]\n{figures}time_scale = 60\n{rules}")
+    (rule,), (by_shots,) = scaled.calendar.rules, scaled.calendar.shot_rules
+    assert (rule.every, rule.duration, rule.offset) == (60 * SECOND, 3 * SECOND, 1_500_000)
+    assert by_shots.duration == 3 * SECOND
+    assert scaled.timing.pace(20).estimate(10) == (3 + 9 + 10 * (4 + 0.2)) * SECOND / 60
+    # Not what is of the people's side.
+    assert (scaled.qpu.longest_run, scaled.qpu.retry) == (60 * SECOND, 300 * SECOND)
+
+
+def test_a_scale_that_leaves_a_rule_no_time_is_refused_in_words(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="longer than 'duration'"):
+        load(path, "[qpu]\ntime_scale = 1e6\n[[calibration]]\nevery = '3s'\nduration = '2.5s'\n")
+
+
 @pytest.mark.parametrize("url", ["http://gateway:80/qpu", "http://gateway:80/qpu/"])
 def test_paths_can_follow_the_url_of_the_edge(path: Path, url: str) -> None:
     assert load(path, f"[http]\nlisten = '0.0.0.0:7680'\nurl = '{url}'\n").http.reachable == "http://gateway:80/qpu"
@@ -72,7 +90,11 @@ def test_sections_of_others_are_left_to_them(path: Path) -> None:
         ("[qpu]\nshot_rate = 1e-300", "shot_rate must be 0"),
         ("[broker]\nheartbeat = 0", "heartbeat must be at least"),
         ("[qpu]\nlongest_run = '2d'", "longest_run must be at most 1d"),
-        ("[qpu]\nlongest_run = '1s'", "longest_run must be long enough for one shot"),
+        ("[qpu]\nlongest_run = '1s'", "longest_run must be long enough for one shot of the largest register: 13 s"),
+        ("[qpu]\nqubits = 100\nrearrangement = '1min'", "longest_run must be long enough for one shot"),
+        ("[qpu]\ntime_scale = 0.5", "qpu.time_scale"),
+        ("[qpu]\ntime_scale = nan", "qpu.time_scale"),
+        ("[qpu]\ntime_scale = 1e7", "qpu.time_scale"),
         ("[limits]\nkeep = '5min'", "keep must be at least 1h"),
         ("[[class]]\nname = 'a'\n[[class]]\nname = 'a'", "two classes have the same name"),
         ("[[calibration]]\nduration = 1", "say one of them"),
