@@ -25,6 +25,7 @@ class Condition:
 
     def availability(self, now: Micros) -> Availability:
         state, reason, until = self._state(now)
+        pace = self._settings.timing.pace(self.qubits)
         return Availability(
             name=self._settings.name,
             state=state,
@@ -36,6 +37,8 @@ class Condition:
             next_window=self.announced(now),
             qubits=self.qubits,
             time=now,
+            setup=pace.setup,
+            shot=pace.shooting(1),
         )
 
     def check_ready(self, now: Micros) -> None:

@@ -138,6 +138,10 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     qubits: int
     time: Micros
     """The broker's clock when it answered."""
+    setup: Micros = 0
+    """What a run of the largest register takes before its first shot ..."""
+    shot: Micros = 0
+    """... and for each of its shots."""
 
     @property
     def accessible(self) -> bool:

@@ -63,6 +63,10 @@ def availability(answer: Availability) -> str:
         ahead = length(window.start - answer.time)
         lines.append(("next window", f"{window.kind} {span(window)}, in {ahead}"))
     lines.append(("largest register", f"{answer.qubits} qubits"))
+    if answer.setup or answer.shot:
+        # All at once where there is no rate.
+        each = f" and {answer.shot / SECOND:g} s a shot" if answer.shot else ""
+        lines.append(("a run takes", f"{answer.setup / SECOND:g} s{each}"))
     return labelled(lines)
 
 
@@ -84,6 +88,8 @@ def availability_facts(answer: Availability) -> dict[str, Any]:
         "seconds_to_window": answer.seconds_to_window(),
         "next_window": None if answer.next_window is None else window_facts(answer.next_window),
         "qubits": answer.qubits,
+        "setup_seconds": answer.setup / SECOND,
+        "shot_seconds": answer.shot / SECOND,
     }
 
 

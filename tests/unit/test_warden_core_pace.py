@@ -64,6 +64,12 @@ def test_a_preparation_leaves_less_time_for_shots_and_is_announced() -> None:
     assert qpu.take().shots == 20  # and 40 without it
 
 
+def test_it_is_told_what_a_run_of_the_largest_register_takes() -> None:
+    machine, _ = machine_with()
+    answer = machine.core.availability(machine.now)
+    assert (answer.qubits, answer.setup, answer.shot) == (8, 2 * SECOND, 500_000)
+
+
 def test_what_is_wanted_within_a_time_is_judged_by_its_register() -> None:
     machine, _ = machine_with()
     session = machine.session()

@@ -34,6 +34,24 @@ def test_status_fits_into_80_columns(state: State, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setup", "shot", "said"),
+    [
+        (12, 1, "a run takes: 12 s and 1 s a shot"),
+        (0, 0.25, "0 s and 0.25 s a shot"),
+        (0.1, 0, "takes: 0.1 s"),
+        (0, 0, ""),
+    ],
+)
+def test_status_says_what_a_run_takes(setup: float, shot: float, said: str) -> None:
+    pace = {"setup": round(setup * SECOND), "shot": round(shot * SECOND)}
+    answer = msgspec.structs.replace(READY, **pace)
+    shown = " ".join(report.availability(answer).split())
+    assert shown.endswith(said or "14 qubits")
+    facts = report.availability_facts(answer)
+    assert (facts["setup_seconds"], facts["shot_seconds"]) == (setup, shot)
+
+
+@pytest.mark.parametrize(
     ("state", "until", "said"),
     [(State.READY, None, True), (State.MAINTENANCE, NOW + SECOND, True), (State.MAINTENANCE, None, False)],
 )
