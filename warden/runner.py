@@ -269,7 +269,7 @@ class Runner:
 def _told(work: _Work, done: int, now: Micros) -> str:
     """How the run went, for the log of its task."""
     ready = "it was not ready to shoot"
-    if work.shots is not None:
+    if work.shots is not None and now >= work.shooting_since:
         ready = f"ready after {(work.shooting_since - work.started) / SECOND:.3f} s"
         ready += f", shooting for {(now - work.shooting_since) / SECOND:.3f} s"
     if done == work.run.shots:

@@ -196,3 +196,11 @@ def test_a_run_ends_at_its_deadline_or_when_told_with_the_shots_that_are_done(
     assert emulation == finished.time or finished.shots == (number if done is None else min(number, done))
     whole = max(emulation, pace.setup) + pace.shooting(number)
     assert finished.time == min(moment for moment in (whole, limit, stop) if moment is not None)
+
+
+def test_a_run_that_is_stopped_while_its_register_is_loaded_has_no_shots_and_was_not_ready() -> None:
+    timing = Timing(overhead=2 * SECOND, loading=10 * SECOND, shot_rate=0)
+    stopped = run(timing, 2, 5, emulation=SECOND, limit=None, stop=12 * SECOND - 1)
+    assert (stopped.shots, stopped.log) == (0, ("it was not ready to shoot, stopped",))
+    ready = run(timing, 2, 5, emulation=SECOND, limit=None)
+    assert (ready.shots, ready.time, ready.log) == (5, 12 * SECOND, ("ready after 12.000 s, shooting for 0.000 s",))
