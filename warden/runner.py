@@ -176,11 +176,13 @@ class Runner:
             case wire.StopRun(token=token):
                 return self._stop(token, now)
             case wire.Welcome(interval=interval, calibration=calibration):
+                # It says so again when another calibration is in force.
+                news: list[Action] = [] if self._welcome else [Note("the broker takes this worker")]
                 self._interval, self._welcome, self._said = interval, True, ""
                 self._calibration = calibration
-                return [Note("the broker takes this worker"), *self._offer()]
+                return [*news, *self._offer()]
             case wire.Unwelcome(text=text):
-                news: list[Action] = [] if text == self._said else [Note(f"the broker says: {text}")]
+                news = [] if text == self._said else [Note(f"the broker says: {text}")]
                 if self._welcome:
                     # It has forgotten us: a hello need not wait for the next beat.
                     self._next_beat = now

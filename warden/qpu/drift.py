@@ -27,6 +27,8 @@ SIGNED = ("rabi_error", "detuning_error")
 BOUNDS = {"rabi_error": 0.5, "detuning_error": 4.0}
 _PROBABILITIES = frozenset({"state_prep_error", "p_false_pos", "p_false_neg", "amp_sigma"})
 
+# No figure is larger when a calibration ends.
+_MOST = 1000.0
 # 2^20 steps are ten years without a calibration; then nothing moves any more.
 _LONGEST = 1 << 20
 
@@ -136,8 +138,9 @@ def at_once(survey: Survey) -> Findings:
 
 
 def _known(left: dict[str, float], name: str) -> float:
+    """What can be true of it."""
     value = left.get(name, 0.0)
-    return value if math.isfinite(value) else 0.0
+    return value if abs(value) <= _MOST else 0.0
 
 
 def _within(name: str, base: float, value: float) -> float:
