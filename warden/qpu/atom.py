@@ -6,6 +6,7 @@ take minutes. The optical Bloch equations of one atom are nine numbers, and its 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -58,8 +59,14 @@ def _normal(sigma: float, points: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights of a normal distribution around 0."""
     if not sigma:
         return np.zeros(1), np.ones(1)
-    at, weights = np.polynomial.hermite_e.hermegauss(points)
+    at, weights = _gauss(points)
     return sigma * at, weights / weights.sum()
+
+
+@functools.cache
+def _gauss(points: int) -> tuple[np.ndarray, np.ndarray]:
+    at, weights = np.polynomial.hermite_e.hermegauss(points)
+    return at, weights
 
 
 def _exponential(matrices: np.ndarray) -> np.ndarray:

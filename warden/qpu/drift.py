@@ -7,6 +7,7 @@ the step in question is met finds it (Levy's construction of Brownian motion), a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 
@@ -162,6 +163,8 @@ def _folded(value: float, low: float, high: float) -> float:
     return min(high, max(low, low + min(beyond, 2 * span - beyond)))
 
 
+# The worker asks with each beat, and the answer is another one after each step.
+@functools.lru_cache(maxsize=1024)
 def _brownian(walk: str, steps: int) -> float:
     """Where this walk is after so many steps of variance 1."""
     low, high = 0, _LONGEST
