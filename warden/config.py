@@ -16,6 +16,8 @@ import msgspec
 from warden import shots
 from warden.calibration import Calendar, Rule, ShotRule
 from warden.model import SECOND, ConfigurationError, Micros, learn
+from warden.qpu.drift import Drift
+from warden.qpu.noise import Noise
 from warden.sections import (
     LARGEST_RESULT,
     AccessSection,
@@ -23,10 +25,12 @@ from warden.sections import (
     CalibrationSection,
     ClassSection,
     ClientSection,
+    DriftSection,
     Duration,
     HttpSection,
     LimitSection,
     LogSection,
+    NoiseSection,
     PolicySection,
     QpuSection,
     Section,
@@ -68,6 +72,8 @@ class Config(Section, frozen=True, kw_only=True):
     access: AccessSection = AccessSection()
     log: LogSection = LogSection()
     calibration: tuple[CalibrationSection, ...] = ()
+    noise: NoiseSection = NoiseSection()
+    drift: DriftSection = DriftSection()
 
     @property
     def client_endpoint(self) -> str:
@@ -95,6 +101,16 @@ class Config(Section, frozen=True, kw_only=True):
     @property
     def timing(self) -> Timing:
         return self.qpu.timing
+
+    @property
+    def drifting(self) -> Drift:
+        """How the QPU's noise is, and wanders."""
+        return Drift(
+            base=Noise(**msgspec.structs.asdict(self.noise)),
+            per_day=Noise(**msgspec.structs.asdict(self.drift)),
+            seed=self.qpu.seed,
+            time_scale=self.qpu.time_scale,
+        )
 
     @property
     def largest_result(self) -> int:

@@ -1,8 +1,9 @@
 """What a worker says and does, without its socket, its clock and its emulator. Pure.
 
 The broker's messages, what the emulator computed, and times go in; what is to be done comes out. A run is emulated
-while the QPU prepares for it and loads the register, and its shots are then delivered at the QPU's shot rate. A finished
-result is kept and offered with each beat until the broker says that it has it, through any number of broker restarts.
+while the QPU prepares for it and loads the register, and its shots are then delivered at the QPU's shot rate. A calibration
+is a run without shots, which ends with what it found. A finished result is kept and offered with each beat until the broker
+says that it has it, through any number of broker restarts.
 
 All times are of one clock that nobody sets: deadlines come as durations.
 """
@@ -16,11 +17,14 @@ from typing import Literal
 import msgspec
 
 from warden import shots, wire
-from warden.model import SECOND, Micros, brief
+from warden.model import SECOND, Calibration, Micros, brief
+from warden.qpu.drift import Drift, Findings
 from warden.qpu.timing import Pace, Timing
 
 # After so many beats without a word from the broker, and each time again, we look whether it is to be had otherwise.
 _SILENT_BEATS = 5
+_STEADY = Drift()
+_LATE = "it did not end in time: its window is too short, or the worker's machine too busy"
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -35,8 +39,14 @@ class Begin(msgspec.Struct, frozen=True):
     run: wire.StartRun
 
 
+class Calibrate(msgspec.Struct, frozen=True):
+    """Measure the QPU, and tell `Runner.calibrated` what was found."""
+
+    order: wire.StartCalibration
+
+
 class Abandon(msgspec.Struct, frozen=True):
-    """End the emulation that was begun: nobody wants to know any more what it computes."""
+    """End the emulation or calibration that was begun: nobody wants to know any more what it computes."""
 
 
 class Reconnect(msgspec.Struct, frozen=True):
@@ -49,7 +59,7 @@ class Note(msgspec.Struct, frozen=True):
     text: str
 
 
-Action = Send | Begin | Abandon | Reconnect | Note
+Action = Send | Begin | Calibrate | Abandon | Reconnect | Note
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -79,8 +89,19 @@ class _Work(msgspec.Struct):
         return None if self.run.limit is None else self.run.issued + self.run.limit
 
 
+class _Scans(msgspec.Struct, frozen=True):
+    """The calibration at hand."""
+
+    order: wire.StartCalibration
+    started: Micros
+
+    @property
+    def deadline(self) -> Micros | None:
+        return None if self.order.limit is None else self.order.issued + self.order.limit
+
+
 class Runner:
-    """A worker's half of the protocol: `start` once, then `hear`, `computed` and `tick` in the order of their times.
+    """A worker's half of the protocol: `start` once, then `hear`, `computed`, `calibrated` and `tick` as time goes on.
 
     Each returns what is to be done, in order, before the next one is called. `tick` is due when `next_wakeup` has come,
     which each of the others may change.
@@ -96,6 +117,7 @@ class Runner:
         timing: Timing,
         heartbeat: Micros,
         facts: Mapping[str, wire.Fact] = {},
+        drift: Drift = _STEADY,
     ) -> None:
         """`heartbeat` holds until the broker has said how often it wants to hear from us.
 
@@ -104,20 +126,27 @@ class Runner:
         self._instance = instance
         self._facts = facts
         self._device_json, self._device_name, self._qubits = device_json, device_name, qubits
-        self._timing = timing
+        self._timing, self._drift = timing, drift
         self._interval = heartbeat
         self._next_beat: Micros = 0
         self._welcome = False
         self._said = ""
         self._unheard = 0
         self._work: _Work | None = None
-        self._result: wire.RunFinished | None = None
+        self._scans: _Scans | None = None
+        self._result: wire.RunFinished | wire.CalibrationFinished | None = None
+        # What the broker's clock shows is ahead of ours by so much, and the calibration that is in force.
+        self._ahead: Micros | None = None
+        self._calibration: Calibration | None = None
+        self._measured: Calibration | None = None
 
     @property
     def token(self) -> str:
-        """The run that is at work, or whose result is kept; empty without one."""
+        """The run or calibration that is at work, or whose result is kept; empty without one."""
         if self._result is not None:
             return self._result.token
+        if self._scans is not None:
+            return self._scans.order.token
         return "" if self._work is None else self._work.run.token
 
     def next_wakeup(self, now: Micros) -> Micros:
@@ -125,6 +154,8 @@ class Runner:
         times = [self._next_beat]
         if self._work is not None:
             times += [time for time in (self._work.deadline, self._ready_at(self._work)) if time is not None]
+        if self._scans is not None and self._scans.deadline is not None:
+            times.append(self._scans.deadline)
         return max(now, min(times))
 
     def start(self, now: Micros) -> list[Action]:
@@ -134,28 +165,35 @@ class Runner:
 
     def tick(self, now: Micros) -> list[Action]:
         """Keep the run's times, and show that we live."""
-        return [*self._deliver(now), *self._show_life(now)]
+        return [*self._deliver(now), *self._out_of_time(now), *self._show_life(now)]
 
     def hear(self, message: wire.Message, now: Micros) -> list[Action]:
         """Take in what the broker says."""
         self._unheard = 0
         match message:
-            case wire.Welcome(interval=interval):
+            case wire.StartRun() | wire.StartCalibration() as order:
+                return self._ordered(order, now)
+            case wire.StopRun(token=token):
+                return self._stop(token, now)
+            case wire.Welcome(interval=interval, calibration=calibration):
+                # It says so again when another calibration is in force.
+                news: list[Action] = [] if self._welcome else [Note("the broker takes this worker")]
                 self._interval, self._welcome, self._said = interval, True, ""
-                return [Note("the broker takes this worker"), *self._offer()]
+                self._calibration = calibration
+                return [*news, *self._offer()]
             case wire.Unwelcome(text=text):
-                news: list[Action] = [] if text == self._said else [Note(f"the broker says: {text}")]
+                news = [] if text == self._said else [Note(f"the broker says: {text}")]
                 if self._welcome:
                     # It has forgotten us: a hello need not wait for the next beat.
                     self._next_beat = now
                 self._welcome, self._said = False, text
                 return news
-            case wire.StartRun(token=token) as run if token != self.token and not self._is_old(run):
-                return self._begin(run, now)
-            case wire.StopRun(token=token) if self._work is not None and self._work.run.token == token:
-                return self._finish(self._work, now)
+            case wire.BrokerBeat(time=time) if time:
+                self._ahead = time - now
             case wire.ForgetRun(token=token) if self._result is not None and self._result.token == token:
                 self._result = None
+                # The broker has it now, so it is in force.
+                self._calibration, self._measured = self._measured or self._calibration, None
         return []
 
     def computed(
@@ -177,6 +215,15 @@ class Runner:
         work.shooting_since = max(now, work.started + work.pace.setup)
         return self._deliver(now)
 
+    def calibrated(self, token: str, findings: Findings, now: Micros) -> list[Action]:
+        """Take in what this calibration has found, or why nothing."""
+        scans = self._scans
+        if scans is None or scans.order.token != token:
+            return []
+        if scans.deadline is not None and now >= scans.deadline:
+            findings = Findings(error=_LATE)
+        return self._calibrated(scans, findings, now)
+
     # --- the broker ---
 
     def _show_life(self, now: Micros) -> list[Action]:
@@ -186,7 +233,7 @@ class Runner:
         self._unheard += 1
         again: list[Action] = [] if self._unheard % _SILENT_BEATS else [Reconnect()]
         if self._welcome:
-            beat = wire.WorkerBeat(instance=self._instance, clock=now, token=self.token)
+            beat = wire.WorkerBeat(instance=self._instance, clock=now, token=self.token, quality=self._quality(now))
             return [*again, Send(beat), *self._offer()]
         hello = wire.WorkerHello(
             instance=self._instance,
@@ -207,20 +254,43 @@ class Runner:
             ),
         ]
 
+    def _quality(self, now: Micros) -> float | None:
+        """Unknown while we do not know the broker's time, by which the QPU drifts; and of no interest without noise."""
+        if self._drift.off or self._ahead is None:
+            return None
+        return self._drift.quality(now + self._ahead, self._calibration)
+
     def _offer(self) -> list[Action]:
         return [] if self._result is None else [Send(self._result)]
 
     # --- the run ---
 
-    def _is_old(self, run: wire.StartRun) -> bool:
+    def _ordered(self, order: wire.StartRun | wire.StartCalibration, now: Micros) -> list[Action]:
+        if order.token == self.token or self._is_old(order):
+            return []
+        return self._begin(order, now) if isinstance(order, wire.StartRun) else self._calibrate(order, now)
+
+    def _is_old(self, order: wire.StartRun | wire.StartCalibration) -> bool:
         """Whether it was ordered before the one that is at work, and came late or twice."""
-        return self._work is not None and run.issued < self._work.run.issued
+        newest = self._work.run if self._work is not None else self._scans.order if self._scans is not None else None
+        return newest is not None and order.issued < newest.issued
+
+    def _stop(self, token: str, now: Micros) -> list[Action]:
+        if self._work is not None and self._work.run.token == token:
+            return self._finish(self._work, now)
+        if self._scans is not None and self._scans.order.token == token:
+            return self._calibrated(self._scans, Findings(error="it was stopped"), now, abandon=True)
+        return []
+
+    def _give_up(self) -> list[Action]:
+        """A broker that orders something new has given up what we have."""
+        given_up = [*self._abandoned(self._work), *([] if self._scans is None else [Abandon()])]
+        self._work = self._scans = self._result = self._measured = None
+        return given_up
 
     def _begin(self, run: wire.StartRun, now: Micros) -> list[Action]:
-        # A broker that starts another run has given up the one that we have.
-        given_up = self._abandoned(self._work)
-        work = _Work(run, now)
-        self._work, self._result = work, None
+        given_up = self._give_up()
+        work = self._work = _Work(run, now)
         news: list[Action] = [*given_up, Note(f"run {brief(run.token)}: task {run.task}, {run.shots} shots")]
         if work.deadline is not None and now >= work.deadline:
             work.emulated = True
@@ -264,6 +334,45 @@ class Runner:
     @staticmethod
     def _abandoned(work: _Work | None) -> list[Action]:
         return [] if work is None or work.emulated else [Abandon()]
+
+    # --- the calibration ---
+
+    def _calibrate(self, order: wire.StartCalibration, now: Micros) -> list[Action]:
+        given_up = self._give_up()
+        scans = self._scans = _Scans(order, now)
+        news: list[Action] = [*given_up, Note(f"calibration {order.number}")]
+        if scans.deadline is not None and now >= scans.deadline:
+            return [*news, *self._calibrated(scans, Findings(error=_LATE), now)]
+        return [*news, Calibrate(order)]
+
+    def _out_of_time(self, now: Micros) -> list[Action]:
+        scans = self._scans
+        if scans is None or scans.deadline is None or now < scans.deadline:
+            return []
+        return self._calibrated(scans, Findings(error=_LATE), now, abandon=True)
+
+    def _calibrated(self, scans: _Scans, found: Findings, now: Micros, *, abandon: bool = False) -> list[Action]:
+        """End the calibration with what was found, and offer it."""
+        order, took = scans.order, now - scans.started
+        self._scans = None
+        self._result = wire.CalibrationFinished(
+            instance=self._instance,
+            token=order.token,
+            time=took,
+            measured=found.measured,
+            left=found.left,
+            before=found.before,
+            after=found.after,
+            log=found.log,
+            error=found.error,
+        )
+        self._measured = None if found.error else Calibration(id=order.number, time=order.at + took, left=found.left)
+        lines = found.log if not found.error else (*found.log, found.error)
+        return [
+            *([Abandon()] if abandon else []),
+            *(Note(f"calibration {order.number}: {line}") for line in lines),
+            *self._offer(),
+        ]
 
 
 def _told(work: _Work, done: int, now: Micros) -> str:

@@ -280,6 +280,45 @@ class LogSection(Section, frozen=True, kw_only=True):
     audit: Path | None = None
 
 
+_Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Amount = Annotated[float, msgspec.Meta(ge=0, le=1000)]
+# As far as a calibration's scans see (warden.qpu.drift).
+_RabiError = Annotated[float, msgspec.Meta(ge=-0.5, le=0.5)]
+_DetuningError = Annotated[float, msgspec.Meta(ge=-4, le=4)]
+
+
+class NoiseSection(Section, frozen=True, kw_only=True):
+    """`warden.qpu.noise.Noise`: the QPU as it was built and aligned, before anything has wandered."""
+
+    state_prep_error: _Probability = 0.0
+    p_false_pos: _Probability = 0.0
+    p_false_neg: _Probability = 0.0
+    amp_sigma: _Probability = 0.0
+    detuning_sigma: _Amount = 0.0
+    temperature: _Amount = 0.0
+    dephasing_rate: _Amount = 0.0
+    rabi_error: _RabiError = 0.0
+    detuning_error: _DetuningError = 0.0
+
+    def __post_init__(self) -> None:
+        if self.state_prep_error == 1 or self.p_false_pos + self.p_false_neg >= 1:
+            raise ValueError("with such errors of preparation and detection no result says anything: lower them")
+
+
+class DriftSection(Section, frozen=True, kw_only=True):
+    """The standard deviation of each, a day after a calibration."""
+
+    state_prep_error: _Probability = 0.0
+    p_false_pos: _Probability = 0.0
+    p_false_neg: _Probability = 0.0
+    amp_sigma: _Probability = 0.0
+    detuning_sigma: _Amount = 0.0
+    temperature: _Amount = 0.0
+    dephasing_rate: _Amount = 0.0
+    rabi_error: _Probability = 0.0
+    detuning_error: _Amount = 0.0
+
+
 class CalibrationSection(Section, frozen=True, kw_only=True):
     """A window that comes back: by the clock (`every`) or when the QPU has taken `after_shots` shots."""
 

@@ -1,6 +1,7 @@
 """The loop beside the QPU: the socket, the clock and the emulator's processes around the `Runner`, which decides.
 
-The QPU here is emulated: a process computes the shots, and the runner then delivers them at the QPU's shot rate.
+The QPU here is emulated: a process computes the shots, and the runner then delivers them at the QPU's shot rate. Another
+one calibrates it, while no run is on.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import zmq
 from warden import frames, keyring, signals, wire
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu import software
+from warden.qpu.drift import Findings, Survey
 from warden.qpu.process import Emulator
-from warden.runner import Abandon, Begin, Failure, Note, Reconnect, Runner, Send
+from warden.runner import Abandon, Begin, Calibrate, Failure, Note, Reconnect, Runner, Send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.config import Config
+    from warden.qpu.noise import Noise
     from warden.qpu.process import Emulation, Outcome
     from warden.runner import Action
 
@@ -53,9 +56,11 @@ class Worker:
             timing=config.timing,
             heartbeat=config.broker.heartbeat,
             facts=software.facts(specs.name, config.qpu.emulator),
+            drift=config.drifting,
         )
         self._emulation: Emulation | None = None
         self._token = ""
+        self._calibrating = False
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +98,8 @@ class Worker:
                     self._send(body)
                 case Begin(run=run):
                     self._begin(run)
+                case Calibrate(order=order):
+                    self._calibrate(order)
                 case Abandon():
                     self._abandon()
                 case Reconnect():
@@ -150,7 +157,7 @@ class Worker:
     # --- the emulator ---
 
     def _begin(self, run: wire.StartRun) -> None:
-        self._token = run.token
+        self._token, self._calibrating = run.token, False
         outcome = self._emulator.at_once(
             task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
         )
@@ -165,6 +172,29 @@ class Worker:
             log.warning("task %s: no run can be started: %s", run.task, error)
             self._carry_out(self._runner.computed(run.token, Failure(str(error), "device"), _now()))
 
+    def _noise_of(self, run: wire.StartRun) -> Noise:
+        """How the QPU was when the run's task began: so all its shots are taken."""
+        return self._config.drifting.noise(run.at, run.calibration)
+
+    def _calibrate(self, order: wire.StartCalibration) -> None:
+        self._token, self._calibrating = order.token, True
+        survey = Survey(
+            drift=self._config.drifting,
+            number=order.number,
+            at=order.at,
+            calibration=order.calibration,
+            shot_rate=self._config.qpu.shot_rate,
+        )
+        outcome = self._emulator.survey_at_once(survey)
+        if outcome is not None:
+            self._computed(outcome)
+            return
+        try:
+            self._emulation = self._emulator.survey(survey)
+        except OSError as error:
+            log.warning("calibration %s: it cannot be started: %s", order.number, error)
+            self._carry_out(self._runner.calibrated(order.token, Findings(error=str(error)), _now()))
+
     def _collect(self) -> None:
         """Hand over what the emulator has computed."""
         if self._emulation is None or not self._emulation.done():
@@ -174,6 +204,10 @@ class Worker:
         self._computed(outcome)
 
     def _computed(self, outcome: Outcome) -> None:
+        if self._calibrating:
+            found = outcome.findings or Findings(error=outcome.error)
+            self._carry_out(self._runner.calibrated(self._token, found, _now()))
+            return
         result = Failure(outcome.error, outcome.fault) if outcome.error else outcome.shots
         self._carry_out(self._runner.computed(self._token, result, _now(), outcome.facts))
 

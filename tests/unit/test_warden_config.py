@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from warden import config, frames, wire
+from warden import config, frames, sections, wire
 from warden.model import SECOND, ConfigurationError, State
+from warden.qpu.drift import Drift
+from warden.qpu.noise import Noise
 
 
 @pytest.fixture
@@ -53,6 +55,22 @@ def test_the_time_scale_divides_what_the_device_takes_and_its_rules(path: Path) 
 def test_a_scale_that_leaves_a_rule_no_time_is_refused_in_words(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="longer than 'duration'"):
         load(path, "[qpu]\ntime_scale = 1e6\n[[calibration]]\nevery = '3s'\nduration = '2.5s'\n")
+def test_without_noise_and_drift_there_is_none(path: Path) -> None:
+    assert load(path, "").drifting.off
+
+
+def test_noise_and_drift_are_what_the_file_says(path: Path) -> None:
+    text = (
+        "[qpu]\nseed = 5\ntime_scale = 60\n[noise]\np_false_neg = 0.05\nrabi_error = -0.1\n[drift]\nrabi_error = 0.02\n"
+    )
+    assert load(path, text).drifting == Drift(
+        base=Noise(p_false_neg=0.05, rabi_error=-0.1), per_day=Noise(rabi_error=0.02), seed=5, time_scale=60.0
+    )
+
+
+def test_the_sections_have_every_figure_of_the_noise() -> None:
+    names = Noise.__struct_fields__
+    assert (sections.NoiseSection.__struct_fields__, sections.DriftSection.__struct_fields__) == (names, names)
 
 
 @pytest.mark.parametrize("url", ["http://gateway:80/qpu", "http://gateway:80/qpu/"])
@@ -89,6 +107,17 @@ def test_sections_of_others_are_left_to_them(path: Path) -> None:
         ("[qpu]\nshot_rate = inf", "shot_rate must be 0"),
         ("[qpu]\nshot_rate = 1e-300", "shot_rate must be 0"),
         ("[broker]\nheartbeat = 0", "heartbeat must be at least"),
+        ("[noise]\nspam = 1", "unknown key 'noise.spam'"),
+        ("[noise]\np_false_pos = 1.5", "noise.p_false_pos"),
+        ("[noise]\np_false_pos = 0.5\np_false_neg = 0.5", "noise: with such errors of preparation and detection"),
+        ("[noise]\nstate_prep_error = 1", "noise: with such errors of preparation and detection"),
+        ("[noise]\ntemperature = -1", "noise.temperature"),
+        ("[noise]\nrabi_error = 0.6", "noise.rabi_error"),
+        ("[noise]\ndetuning_error = -5", "noise.detuning_error"),
+        ("[noise]\ndephasing_rate = nan", "noise.dephasing_rate"),
+        ("[drift]\nrabi_error = -0.1", "drift.rabi_error"),
+        ("[drift]\namp_sigma = inf", "drift.amp_sigma"),
+        ("[drift]\nrabi = 1", "unknown key 'drift.rabi'"),
         ("[qpu]\nlongest_run = '2d'", "longest_run must be at most 1d"),
         ("[qpu]\nlongest_run = '1s'", "longest_run must be long enough for one shot of the largest register: 13 s"),
         ("[qpu]\nqubits = 100\nrearrangement = '1min'", "longest_run must be long enough for one shot"),

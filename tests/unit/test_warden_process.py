@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from warden_site import AFM, SESSION, Site, wait_until
 
-from warden.model import ConfigurationError
-from warden.qpu import process
+from warden.model import Calibration, ConfigurationError
+from warden.qpu import calibrate, drift, process
+from warden.qpu.drift import DAY, Drift, Survey
+from warden.qpu.noise import Noise
 from warden.qpu.process import Emulation, Emulator, Order, Outcome
 
 if TYPE_CHECKING:
@@ -162,3 +165,39 @@ def test_a_worker_outlives_a_machine_without_a_process_to_spare(site: Site) -> N
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (hard, hard))
         assert sum(resource_.wait(resource_.task_start(AFM, 7), 40).values()) == 7
     assert worker.poll() is None
+
+
+# --- a calibration ---
+
+SURVEY = Survey(
+    drift=Drift(base=Noise(p_false_neg=0.05), per_day=Noise(rabi_error=0.05), seed=3),
+    number=2,
+    at=5 * DAY,
+    calibration=Calibration(id=1, time=0),
+)
+
+
+def test_a_calibration_has_a_process_of_its_own_and_comes_to_the_same_each_time(machine: Emulator) -> None:
+    found = []
+    for _ in range(2):
+        emulation = machine.survey(SURVEY)
+        assert emulation.wait(60)
+        found.append(emulation.outcome())
+        emulation.end()
+    assert found[0] == found[1] == Outcome(findings=calibrate.calibrate(SURVEY, seed=0))
+
+
+def test_a_calibration_that_breaks_is_a_line(machine: Emulator) -> None:
+    emulation = machine.survey(replace(SURVEY, shot_rate=-1.0, number=-1))
+    assert emulation.wait(60)
+    outcome = emulation.outcome()
+    assert (outcome.findings, outcome.fault) == (None, "device")
+    assert outcome.error
+    assert "\n" not in outcome.error
+    emulation.end()
+
+
+def test_without_physics_a_calibration_is_had_at_once_and_with_it_never(machine: Emulator) -> None:
+    assert machine.survey_at_once(SURVEY) == Outcome(findings=drift.at_once(SURVEY))
+    machine._emulator = "qutip"
+    assert machine.survey_at_once(SURVEY) is None

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 import msgspec
 
 from warden.model import ConfigurationError
-from warden.qpu import tidy
+from warden.qpu import drift, tidy
+from warden.qpu.drift import Findings, Survey
 from warden.wire import Fact
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ EMULATORS = {"qutip": "warden.qpu.emulator", "echo": "warden.qpu.echo"}
 _INSTANT = {"echo"}
 
 TIDY = tidy.__name__
+_CALIBRATE = "warden.qpu.calibrate"
 
 _PR_SET_PDEATHSIG = 1
 # Importing Pulser takes seconds on an idle machine.
@@ -74,6 +76,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True):
     """One bitstring for each shot, in order, atoms in the order of the register; or what went wrong, in one line.
 
+    Of a calibration it has the `findings`.
+
     `fault`: whether the task is to blame for an error, or the device, which may do better the next time.
     """
 
@@ -83,6 +87,7 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str = ""
     fault: Literal["task", "device"] = "task"
     specs: Specs | None = None
+    findings: Findings | None = None
 
 
 class Physics(Protocol):
@@ -157,7 +162,9 @@ class Emulator:
         self._device, self._seed, self._emulator = device, seed, emulator
         self._context = multiprocessing.get_context("forkserver")
         # The command's own module too: each process would import it again, being the program's main module.
-        self._context.set_forkserver_preload([TIDY, EMULATORS[emulator], "warden.cli"])
+        self._context.set_forkserver_preload(
+            [TIDY, EMULATORS[emulator], *([] if emulator in _INSTANT else [_CALIBRATE]), "warden.cli"]
+        )
         # A worker that was killed can clear nothing away: the process that the others are forked from does.
         os.environ[tidy.FOLDER], os.environ[tidy.WORKER] = multiprocessing.util.get_temp_dir(), str(os.getpid())
         self.specs = self._describe()
@@ -175,6 +182,18 @@ class Emulator:
         if self._emulator not in _INSTANT:
             return None
         return _sampled(self._emulator, self._order(task, sequence, first_shot, shots))
+
+    def survey(self, survey: Survey) -> Emulation:
+        """Begin a calibration.
+
+        Raises:
+            OSError: The machine has no process to spare.
+        """
+        return self._fork(_survey, msgspec.msgpack.encode((survey, self._seed)))
+
+    def survey_at_once(self, survey: Survey) -> Outcome | None:
+        """What a calibration comes to, if it can be had without a process."""
+        return Outcome(findings=drift.at_once(survey)) if self._emulator in _INSTANT else None
 
     def _order(self, task: int, sequence: str, first_shot: int, shots: int) -> Order:
         return Order(
@@ -237,6 +256,16 @@ def _describe(pipe: Connection, emulator: str, device: bytes) -> None:
 def _run(pipe: Connection, emulator: str, order: bytes) -> None:
     _prepare()
     _say(pipe, _sampled(emulator, msgspec.msgpack.decode(order, type=Order)))
+
+
+def _survey(pipe: Connection, _: str, argument: bytes) -> None:
+    _prepare()
+    try:
+        survey, seed = msgspec.msgpack.decode(argument, type=tuple[Survey, int])
+        outcome = Outcome(findings=importlib.import_module(_CALIBRATE).calibrate(survey, seed))
+    except Exception as error:  # noqa: BLE001 - as above
+        outcome = Outcome(error=_line(error), fault="device")
+    _say(pipe, outcome)
 
 
 def _sampled(emulator: str, order: Order) -> Outcome:
