@@ -55,6 +55,8 @@ def test_the_time_scale_divides_what_the_device_takes_and_its_rules(path: Path) 
 def test_a_scale_that_leaves_a_rule_no_time_is_refused_in_words(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="longer than 'duration'"):
         load(path, "[qpu]\ntime_scale = 1e6\n[[calibration]]\nevery = '3s'\nduration = '2.5s'\n")
+
+
 def test_without_noise_and_drift_there_is_none(path: Path) -> None:
     assert load(path, "").drifting.off
 
