@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -164,6 +165,14 @@ class Exact:
 # --- where it runs ---
 
 
+def largest_side() -> int:
+    """What the QPU of this job takes, and no more than 4: each further atom doubles what the emulator has to do."""
+    from warden.client import QuantumResource  # noqa: PLC0415 - as below
+
+    with QuantumResource() as qpu:
+        return min(4, math.isqrt(int(qpu.metadata()["max_qubits"])))
+
+
 def in_a_job(sequences: list[Sequence], shots: int) -> list[list[str]]:
     """On the QPU that this job was granted: all tasks are queued at once, and Warden runs them one after the other."""
     from warden.client import QuantumResource  # noqa: PLC0415 - Pulser's emulator needs none
@@ -242,17 +251,18 @@ def figure(path: str, points: list[Measured], side: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--local", action="store_true", help="with Pulser's emulator, without a QPU")
-    parser.add_argument("--side", type=int, default=4, help="atoms of a side (default: 4)")
+    parser.add_argument("--side", type=int, help="atoms of a side (default: 4, or what the QPU takes)")
     parser.add_argument("--shots", type=int, default=2000, help="of each point (default: 2000)")
     parser.add_argument("--plot", metavar="FILE", help="draw the figure, with the independent calculation beside it")
     wanted = parser.parse_args()
     times = [*range(400, DURATION, 200), DURATION]
-    shots = (here if wanted.local else in_a_job)([sequence(wanted.side, time) for time in times], wanted.shots)
+    side = wanted.side or (4 if wanted.local else largest_side())
+    shots = (here if wanted.local else in_a_job)([sequence(side, time) for time in times], wanted.shots)
     points = [measured(time, taken) for time, taken in zip(times, shots, strict=True)]
     for one in points:
         print(f"after {one.time:4} ns: Néel structure factor {one.factor:6.2f} +- {one.error:.2f}")
     if wanted.plot:
-        figure(wanted.plot, points, wanted.side)
+        figure(wanted.plot, points, side)
 
 
 if __name__ == "__main__":
