@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from warden import shots, wire
+from warden import bitstrings, wire
 from warden.model import SECOND, BadRequestError, BusyError, LimitError, Micros
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def check_bitstrings(body: wire.TaskStart, qubits: int) -> None:
     Raises:
         LimitError: They are too many.
     """
-    most = wire.LARGEST_BITSTRINGS // shots.size(1, qubits)
+    most = wire.LARGEST_BITSTRINGS // bitstrings.size(1, qubits)
     if body.bitstrings and body.shots > most:
         raise LimitError(f"of {qubits} atoms at most {most} shots are kept in their order: take fewer, or counts alone")
 

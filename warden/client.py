@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex
 
 import msgspec
 
+from warden import bitstrings as packed
 from warden import config as configuration
-from warden import shots as shots_
 from warden import wire
 from warden.connection import Connection
 from warden.model import (
@@ -243,7 +243,7 @@ class Client:
         found: list[str] = []
         while True:
             page = self._connection.ask(wire.GetBitstrings(task=number, first=len(found)), wire.Bitstrings)
-            found += shots_.unpack(page.data, page.qubits)
+            found += packed.unpack(page.data, page.qubits)
             if len(found) >= page.total or not page.data:
                 return found
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from warden import shots
+from warden import bitstrings
 from warden.calibration import Calendar, Rule, ShotRule
 from warden.model import SECOND, ConfigurationError, Micros, learn
 from warden.qpu.drift import Drift
@@ -119,7 +119,7 @@ class Config(Section, frozen=True, kw_only=True):
         Each shot is another bitstring, as far as there are some.
         """
         different = min(self.limits.shots, 1 << min(self.qpu.qubits, 32))
-        in_order = min(LARGEST_BITSTRINGS, shots.size(self.limits.shots, self.qpu.qubits)) + _HEADER
+        in_order = min(LARGEST_BITSTRINGS, bitstrings.size(self.limits.shots, self.qpu.qubits)) + _HEADER
         return different * (self.qpu.qubits + _COUNTED) + in_order
 
     @property

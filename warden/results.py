@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from warden import shots, wire
+from warden import bitstrings, wire
 from warden.model import SECOND, one_line
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def problem(task: Task, run: Run, finished: wire.RunFinished, now: Micros, *, st
         "returned results that never came up": not all(counts.values()),
         "returned bitstrings of another length than the register": any(len(bits) != task.qubits for bits in counts),
         "returned other shots than it counted": task.bitstrings
-        and not shots.agree(finished.bitstrings, counts, task.qubits),
+        and not bitstrings.agree(finished.bitstrings, counts, task.qubits),
     }
     if finished.error:
         return finished.error

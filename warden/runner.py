@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from warden import shots, wire
+from warden import bitstrings, wire
 from warden.model import SECOND, Calibration, Micros, brief
 from warden.qpu.drift import Drift, Findings
 from warden.qpu.timing import Pace, Timing
@@ -323,7 +323,7 @@ class Runner:
             time=now - work.started,
             error="" if failure is None else failure.text,
             fault="" if failure is None else failure.fault,
-            bitstrings=shots.pack(done) if run.bitstrings else b"",
+            bitstrings=bitstrings.pack(done) if run.bitstrings else b"",
             metadata={**self._facts, **work.facts} if done else {},
             log=() if failure is not None else (_told(work, len(done), now),),
         )

@@ -13,7 +13,7 @@ from simulation_judge import Judge
 from simulation_windows import next_opening
 from simulation_world import ViolationError, bits_of, in_order
 
-from warden import shots, wire
+from warden import bitstrings, wire
 from warden.events import Answer, Keep, Refuse, Usage
 from warden.ledger import STARTS
 from warden.model import SECOND, Session, Task, TaskStatus
@@ -143,7 +143,7 @@ class Account:
         if (kept.first, kept.shots) != (have, task.shots_done - old.shots_done) or kept.first != old.shots_done:
             raise ViolationError(f"4: task {task.id} has {have} shots in their order, and gets {kept} by {task}")
         self.books.shots[task.id] = have + kept.shots
-        taken = shots.unpack(kept.data, kept.qubits)
+        taken = bitstrings.unpack(kept.data, kept.qubits)
         gained = {bits: n for bits in task.counts if (n := task.counts[bits] - old.counts.get(bits, 0))}
         if collections.Counter(taken) != gained:
             raise ViolationError(f"4: task {task.id} counts {gained}, and keeps other shots: {taken}")

@@ -9,7 +9,7 @@ from simulation_scenario import ROOT
 from simulation_worker import sequence
 from simulation_world import ViolationError, bits_of, in_order
 
-from warden import frames, shots, wire
+from warden import bitstrings, frames, wire
 from warden.model import SECOND, BusyError, LimitError, Session, Task, TaskStatus, UnavailableError, WardenError
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class _Process:
                 raise ViolationError(f"4: task {task.id} is completed, and its shots cannot be had: {result}")
         elif task.id not in self._site.account.lied:
             page = frames.convert(result, wire.Bitstrings)
-            if shots.unpack(page.data, page.qubits) != in_order(0, page.shots, task.qubits):
+            if bitstrings.unpack(page.data, page.qubits) != in_order(0, page.shots, task.qubits):
                 raise ViolationError(
                     f"4: a user was given other shots of task {task.id}, or not in their order: {page}"
                 )

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from simulation_site import simulate
 
-from warden import admission, policy, results, runner, shots
+from warden import admission, bitstrings, policy, results, runner
 from warden.core import Core
 from warden.dispatch import Dispatcher
 from warden.events import Keep, Tell
@@ -74,7 +74,7 @@ def believes_every_result(patch: pytest.MonkeyPatch) -> None:
 
 
 def believes_every_order(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(shots, "agree", always)
+    patch.setattr(bitstrings, "agree", always)
 
 
 def forgets_the_order_of_a_run_that_was_cut(patch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import subprocess
@@ -253,6 +254,29 @@ def test_run_writes_counts(standing_site: Site, tmp_path: Path) -> None:
     assert json.loads(in_job(standing_site, "tasks", str(told["task"]), "--json").stdout)["counts"] == told["counts"]
 
 
+def test_shots_in_their_order_are_written_a_line_each(standing_site: Site, tmp_path: Path) -> None:
+    output, again = tmp_path / "shots", tmp_path / "again"
+    done = in_job(standing_site, "run", "-", "--shots", "30", "--bitstrings", str(output), "--json", given=AFM)
+    told = json.loads(done.stdout)
+    assert output.read_text().splitlines() == told["bitstrings"]
+    assert collections.Counter(told["bitstrings"]) == told["counts"]
+    task = str(told["task"])
+    shown = in_job(standing_site, "tasks", task, "--bitstrings", str(again))
+    assert again.read_text() == output.read_text()
+    for line in ("device:           AnalogDevice", "noise:            off", "qubits:           4"):
+        assert line in shown.stdout.splitlines()
+    assert told["metadata"]["atom_order"] == ["q0", "q1", "q2", "q3"]
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_who_did_not_ask_for_the_shots_in_their_order_is_told_so(standing_site: Site, tmp_path: Path) -> None:
+    told = json.loads(in_job(standing_site, "run", "-", "--shots", "3", "--json", given=AFM).stdout)
+    assert "bitstrings" not in told
+    shots = str(tmp_path / "shots")
+    refused(in_job(standing_site, "tasks", str(told["task"]), "--bitstrings", shots), "ask for them with the task")
+    assert in_job(standing_site, "tasks", "--bitstrings", shots).returncode == 2
+
+
 def test_account_is_read_page_by_page(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(site.room / "state" / "warden.db")
     store.begin()
@@ -309,6 +333,7 @@ def test_run_within_a_time_that_cannot_suffice_is_one_line(standing_site: Site) 
 def test_counts_that_cannot_be_written_are_one_line(standing_site: Site, tmp_path: Path) -> None:
     place = str(tmp_path / "none" / "counts.json")
     refused(in_job(standing_site, "run", "-", "--shots", "3", "--output", place, given=AFM), "cannot write the counts")
+    refused(in_job(standing_site, "run", "-", "--bitstrings", place, given=AFM), "cannot write the shots")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import socket
@@ -94,10 +95,20 @@ def test_a_task_from_its_sequence_to_its_result(qpu: httpx.Client) -> None:
     assert task["status"] in {"PENDING", "RUNNING", "DONE"}
     assert task["user_id"] == str(os.getuid())
     done = result_of(qpu, task["id"])
-    assert (done["status"], done["results"]) == ("DONE", '{"counter": {"0000": 5}}')
+    results = json.loads(done["results"])
+    assert (done["status"], results.pop("counter")) == ("DONE", {"0000": 5})
+    metadata = results.pop("metadata")
+    assert (metadata["device"], metadata["qubits"], metadata["shots"], results) == ("AnalogDevice", 4, 5, {})
     assert "completed in 1 run" in qpu.get(f"/jobs/{task['id']}/logs").json()["logs"]
     # QRMI's task_runner stops a task that has ended.
     assert qpu.post(f"/jobs/{task['id']}/cancel").json() == done
+
+
+def test_shots_are_there_in_their_order_where_they_are_asked_for(qpu: httpx.Client) -> None:
+    for wanted, found in (({"bitstrings": True}, ["0000"] * 5), ({"bitstrings": False}, None), ({"other": 1}, None)):
+        task = qpu.post("/jobs", json={**TASK, **wanted}, headers=HEADER).json()
+        assert json.loads(result_of(qpu, task["id"])["results"]).get("bitstrings") == found
+    assert qpu.post("/jobs", json={**TASK, "bitstrings": "yes"}, headers=HEADER).status_code == 422
 
 
 def test_what_is_known_without_a_credential(nobody: httpx.Client) -> None:

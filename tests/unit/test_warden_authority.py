@@ -29,7 +29,7 @@ PURE = [
     "core",
     "admission",
     "results",
-    "shots",
+    "bitstrings",
     "uploads",
     "ledger",
     "queue",

@@ -164,8 +164,9 @@ def test_a_mistake_is_named_in_one_line_with_the_file(path: Path, text: str, com
 def test_no_result_of_a_task_is_larger_than_the_configuration_reckons_with(path: Path, shots: int, qubits: int) -> None:
     settings = load(path, f"[limits]\nshots = {shots}\n[qpu]\nqubits = {qubits}\n")
     counts = {f"{number:0{qubits}b}": 2**31 - 1 for number in range(min(shots, 2**qubits))}
-    result = wire.RunFinished(instance="i", token="t", shots=shots, counts=counts, time=1)
-    words = len(frames.pack(replace(result, counts={})))
+    in_order = bytes(min(wire.LARGEST_BITSTRINGS, shots * -(-qubits // 8)))
+    result = wire.RunFinished(instance="i", token="t", shots=shots, counts=counts, time=1, bitstrings=in_order)
+    words = len(frames.pack(replace(result, counts={}, bitstrings=b"")))
     assert 0 < len(frames.pack(result)) - words <= settings.largest_result + 4
 
 

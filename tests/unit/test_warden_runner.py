@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,11 +14,14 @@ from warden.qpu.noise import Noise
 from warden.qpu.timing import Timing
 from warden.runner import Abandon, Action, Begin, Calibrate, Failure, Note, Reconnect, Runner, Send
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 BEAT = 2 * SECOND
 T0 = 5_000 * SECOND
 
 
-def new(shot_rate: float = 10.0, **figures: Any) -> Runner:
+def new(shot_rate: float = 10.0, facts: Mapping[str, wire.Fact] = {}, **figures: Any) -> Runner:
     return Runner(
         instance="me",
         device_json="{}",
@@ -26,6 +29,7 @@ def new(shot_rate: float = 10.0, **figures: Any) -> Runner:
         qubits=8,
         timing=Timing(shot_rate=shot_rate, **figures),
         heartbeat=BEAT,
+        facts=facts,
     )
 
 
@@ -42,9 +46,19 @@ def order(token: str = "t", shots: int = 20, limit: int | None = None) -> wire.S
 
 
 def said(actions: list[Action]) -> list[wire.Message]:
-    """Without the times of its clock, which one test looks at."""
+    """Without the times of its clock and the log, which have tests of their own."""
     bodies = [action.body for action in actions if isinstance(action, Send)]
-    return [replace(body, clock=0) if isinstance(body, wire.WorkerHello | wire.WorkerBeat) else body for body in bodies]
+    return [_plain(body) for body in bodies]
+
+
+def _plain(body: wire.Message) -> wire.Message:
+    match body:
+        case wire.WorkerHello() | wire.WorkerBeat():
+            return replace(body, clock=0)
+        case wire.RunFinished():
+            return replace(body, log=())
+        case _:
+            return body
 
 
 def done(actions: list[Action]) -> list[Action]:
@@ -159,6 +173,56 @@ def test_a_run_is_emulated_and_its_shots_are_delivered_at_the_qpu_s_rate() -> No
     sent = runner.tick(ready)
     assert said(sent)[0] == result
     assert done(sent) == []
+
+
+def results(actions: list[Action]) -> list[wire.RunFinished]:
+    return [action.body for action in actions if isinstance(action, Send) and isinstance(action.body, wire.RunFinished)]
+
+
+def test_shots_are_sent_in_their_order_if_they_are_asked_for_and_only_those_that_are_done() -> None:
+    runner = taken()
+    for token, wanted in (("t", True), ("u", False)):
+        runner.hear(replace(order(token), bitstrings=wanted), T0)
+        runner.computed(token, ["01", "10"] * 10, T0)
+        [result] = results(runner.hear(wire.StopRun(token=token), T0 + SECOND * 3 // 10))
+        assert result.counts == {"01": 2, "10": 1}
+        assert result.bitstrings == (b"\x40\x80\x40" if wanted else b"")
+        runner.hear(wire.ForgetRun(token=token), T0 + SECOND)
+
+
+def test_facts_of_the_device_and_of_the_sequence_go_with_the_shots() -> None:
+    runner = new(shot_rate=0, facts={"device": "AnalogDevice"})
+    runner.start(T0)
+    runner.hear(wire.Welcome(interval=BEAT), T0)
+    runner.hear(order(shots=1), T0)
+    [result] = results(runner.computed("t", ["01"], T0, {"total_duration": 16}))
+    assert result.metadata == {"device": "AnalogDevice", "total_duration": 16}
+    runner.hear(order("u"), T0)
+    [failed] = results(runner.computed("u", Failure("no", "task"), T0))
+    assert (failed.metadata, failed.log) == ({}, ())
+
+
+def test_the_log_says_when_it_was_ready_how_long_it_shot_and_why_it_ended() -> None:
+    stories = {
+        "ready after 1.000 s, shooting for 2.000 s": lambda runner: runner.tick(T0 + 3 * SECOND),
+        "ready after 1.000 s, shooting for 0.500 s, stopped": lambda runner: runner.hear(
+            wire.StopRun(token="t"), T0 + SECOND * 3 // 2
+        ),
+        "ready after 1.000 s, shooting for 1.500 s, ended at its limit": lambda runner: runner.tick(
+            T0 + SECOND * 5 // 2
+        ),
+    }
+    for line, end in stories.items():
+        runner = taken()
+        runner.hear(order(shots=20, limit=SECOND * 5 // 2 if "limit" in line else None), T0)
+        runner.computed("t", ["01"] * 20, T0 + SECOND)
+        assert results(end(runner))[0].log == (line,)
+
+
+def test_the_log_of_a_run_that_never_came_to_its_shots_says_so() -> None:
+    runner = taken()
+    runner.hear(order(), T0)
+    assert results(runner.hear(wire.StopRun(token="t"), T0 + 1))[0].log == ("it was not ready to shoot, stopped",)
 
 
 def test_without_a_pace_all_shots_are_there_when_they_are_computed() -> None:

@@ -157,9 +157,9 @@ class Site:
         wait_until(lambda: "serving QRMI's clients" in self.log_of(edge), "the edge serves")
         return edge
 
-    def start_worker(self, *, wait: bool = True, at_once: bool = False) -> subprocess.Popen[bytes]:
+    def start_worker(self, *, wait: bool = True, at_once: bool = False, code: str = FORKING) -> subprocess.Popen[bytes]:
         """`at_once`: an echo's runs have no processes; here they have them, so that these can be killed as others'."""
-        command = [WARDEN] if at_once else [sys.executable, "-c", FORKING]
+        command = [WARDEN] if at_once else [sys.executable, "-c", code]
         self.worker = self.start([*command, "worker", "--config", str(self.file)])
         if wait:
             self.wait_for(State.READY)

@@ -14,7 +14,7 @@ from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
-from warden import shots, wire
+from warden import bitstrings, wire
 from warden.authority import OPEN_ROUTES
 from warden.client import check_sequence
 from warden.model import (
@@ -325,7 +325,7 @@ async def _in_order(link: Link, task: Task, whose: Bearer) -> list[str]:
     found: list[str] = []
     while len(found) < task.shots:
         page = await link.ask(wire.GetBitstrings(task=task.id, first=len(found)), wire.Bitstrings, whose)
-        found += shots.unpack(page.data, page.qubits)
+        found += bitstrings.unpack(page.data, page.qubits)
     return found
 
 
