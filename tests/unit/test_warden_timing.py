@@ -101,6 +101,11 @@ def test_what_each_figure_adds() -> None:
     assert timing.pace(4, 5 * SECOND).estimate(3) == 53 * SECOND
 
 
+def test_a_rate_is_what_was_written_and_not_the_nearest_binary_number() -> None:
+    pace = Timing(shot_rate=0.7).pace(1)
+    assert (pace.estimate(7), pace.shots_within(10 * SECOND)) == (10 * SECOND, 7)
+
+
 def test_without_a_rate_rearranging_is_what_a_shot_takes() -> None:
     pace = Timing(rearrangement=1_000).pace(20)
     assert (pace.estimate(100), pace.shots_within(SECOND), pace.shots_done(19_999)) == (2 * SECOND, 50, 0)
