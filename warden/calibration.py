@@ -79,12 +79,28 @@ class ShotRule(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError("a calibration rule by shots needs 'after_shots' and a duration above 0")
 
 
+class QualityRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration that is due when the quality falls below `below`, and the last one ended `at_least` ago."""
+
+    below: float
+    duration: Micros
+    at_least: Micros
+    reason: str = "calibration"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.below < 1 or self.duration <= 0 or self.at_least <= 0:
+            raise ConfigurationError(
+                "a calibration rule by quality needs 'below_quality' between 0 and 1, and 'duration' and 'at_least' above 0"
+            )
+
+
 class Calendar(msgspec.Struct, frozen=True):
     """Rules that come back, and windows that were added one by one."""
 
     rules: tuple[Rule, ...] = ()
     single: tuple[Window, ...] = ()
     shot_rules: tuple[ShotRule, ...] = ()
+    quality_rules: tuple[QualityRule, ...] = ()
 
     def windows(self, time: Micros, until: Micros) -> list[Window]:
         """Windows that end after `time` and start before `until`, in order, overlapping and touching ones joined."""

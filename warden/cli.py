@@ -116,10 +116,11 @@ def status(config: Path, as_json: bool) -> None:
 
     with _client(config) as client:
         answer = client.availability()
+        samples = client.quality(answer.time - report.DAY)
     if as_json:
-        console.print_json(report.availability_facts(answer))
+        console.print_json({**report.availability_facts(answer), "quality_of_the_day": report.quality_facts(samples)})
     else:
-        click.echo(report.availability(answer))
+        click.echo(report.availability(answer, samples))
 
 
 @main.command()
@@ -156,7 +157,7 @@ def resume(config: Path) -> None:
 
 @main.group(cls=console.Group)
 def calibrate() -> None:
-    """Plan calibrations: windows in which the QPU takes no task."""
+    """Plan calibrations, windows in which the QPU takes no task, and see what they found."""
 
 
 @calibrate.command()
@@ -192,6 +193,30 @@ def history(config: Path, limit: int, as_json: bool) -> None:
         console.print_json([report.past_facts(one) for one in past])
     else:
         click.echo(report.history(past))
+
+
+@calibrate.command(short_help="List what calibrations found, or show one with its log.")
+@click.argument("number", metavar="[NUMBER]", required=False, type=console.NUMBER)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many calibrations.")
+@console.config_option
+@console.json_option
+def results(config: Path, number: int | None, limit: int, as_json: bool) -> None:
+    """List the calibrations that were carried out, newest first: what was found, and the quality before and after.
+
+    With its NUMBER, one of them with its log.
+    """
+    from warden import report  # noqa: PLC0415
+
+    with _client(config) as client:
+        found = client.calibrations(limit if number is None else 1000)
+    if number is not None:
+        found = [one for one in found if one.id == number]
+        if not found:
+            raise console.Failure(f"no calibration {number} is kept: see `warden calibrate results`")
+    if as_json:
+        console.print_json(found if number is None else found[0])
+    else:
+        click.echo(report.calibrations(found) if number is None else report.calibration(found[0]))
 
 
 @calibrate.command()

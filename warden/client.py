@@ -27,6 +27,7 @@ from warden.model import (
     SECOND,
     Availability,
     BadRequestError,
+    Calibration,
     ConfigurationError,
     ConflictError,
     ForbiddenError,
@@ -34,6 +35,7 @@ from warden.model import (
     NotFoundError,
     PastWindow,
     Plan,
+    Quality,
     Session,
     State,
     Task,
@@ -97,6 +99,15 @@ class Client:
     def history(self, limit: int = 50) -> list[PastWindow]:
         """Windows that were held or missed, newest first."""
         return self._connection.ask(wire.GetHistory(limit=limit), list[PastWindow], anonymous=True)
+
+    def calibrations(self, limit: int = 50) -> list[Calibration]:
+        """Those that were carried out, newest first."""
+        return self._connection.ask(wire.GetCalibrations(limit=limit), list[Calibration], anonymous=True)
+
+    def quality(self, since: int = 0, *, limit: int = 1000) -> list[Quality]:
+        """How good the QPU was since then (microseconds, UTC), oldest first; nothing of a QPU that does not say."""
+        body = wire.GetQuality(since=max(0, since), limit=limit)
+        return self._connection.ask(body, list[Quality], anonymous=True)
 
     def target(self) -> str:
         """The device: Pulser's abstract representation, a JSON string."""

@@ -26,6 +26,7 @@ class Condition:
     def availability(self, now: Micros) -> Availability:
         state, reason, until = self._state(now)
         pace = self._settings.timing.pace(self.qubits)
+        calibration = self._dispatcher.calibrator.in_force
         return Availability(
             name=self._settings.name,
             state=state,
@@ -39,6 +40,9 @@ class Condition:
             time=now,
             setup=pace.setup,
             shot=pace.shooting(1),
+            quality=None if self._dispatcher.worker is None else self._dispatcher.worker.quality,
+            calibration=0 if calibration is None else calibration.id,
+            calibrated=None if calibration is None else calibration.time,
         )
 
     def check_ready(self, now: Micros) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 
 from warden import bitstrings
-from warden.calibration import Calendar, Rule, ShotRule
+from warden.calibration import Calendar, QualityRule, Rule, ShotRule
 from warden.model import SECOND, ConfigurationError, Micros, learn
 from warden.qpu.drift import Drift
 from warden.qpu.noise import Noise
@@ -128,6 +128,7 @@ class Config(Section, frozen=True, kw_only=True):
         return Calendar(
             tuple(rule for rule in rules if isinstance(rule, Rule)),
             shot_rules=tuple(rule for rule in rules if isinstance(rule, ShotRule)),
+            quality_rules=tuple(rule for rule in rules if isinstance(rule, QualityRule)),
         )
 
     def __post_init__(self) -> None:
@@ -142,6 +143,8 @@ class Config(Section, frozen=True, kw_only=True):
             raise ValueError("two classes have the same name")
         if sum(section.after_shots is not None for section in self.calibration) > 1:
             raise ValueError("two calibrations say after_shots: any calibration begins the count anew, so say it once")
+        if sum(section.below_quality is not None for section in self.calibration) > 1:
+            raise ValueError("two calibrations say below_quality: the higher one is enough, so say it once")
         if self.largest_result > LARGEST_RESULT:
             raise ValueError(
                 f"the result of a task may come to {self.largest_result} bytes, and {LARGEST_RESULT} can be handed in: "

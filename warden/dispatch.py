@@ -1,4 +1,4 @@
-"""The QPU's side of the state machine: its worker, and the one run that it is at. Pure.
+"""The QPU's side of the state machine: its worker, and the one run that it is at (or calibration: `calibrator`). Pure.
 
 A run belongs to the worker from StartRun until the worker says what became of it, also when its task was cancelled
 meanwhile: the QPU is free when the worker says so, not when we wish it. A run is given up only when a worker comes
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from warden import admission, policy, results, wire
+from warden.calibrator import Calibrator
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
+from warden.gauge import Gauge
 from warden.health import Health
 from warden.ledger import told
 from warden.model import SECOND, BadRequestError, LimitError, Micros, Run, Task, TaskStatus, brief, clock
@@ -42,6 +44,8 @@ class Worker(msgspec.Struct, frozen=True):
     seen: Micros
     ahead: Micros
     """By how much its own clock is ahead of ours, at the least: what it said of it was under way for a while."""
+    quality: float | None = None
+    """How good the QPU is, if it says so."""
 
 
 class _Active(msgspec.Struct, frozen=True):
@@ -77,6 +81,8 @@ class Dispatcher:
         self._planner = planner
         self._new_id = new_id
         self._active: _Active | None = None
+        self.calibrator = Calibrator(ledger, planner, new_id, remembered, grace=self._silence + _GRACE)
+        self._gauge = Gauge(ledger, planner)
         # Until then only the worker that we knew is taken: it may be at work, and needs some time to say so.
         self._awaited: Micros | None = None
         # The task that the QPU was at last, and whether it had waited for too long.
@@ -88,6 +94,7 @@ class Dispatcher:
     def times(self) -> list[Micros]:
         """When the worker's silence becomes its loss, its run is overdue, or the QPU is tried again."""
         times = [] if self.health.offline_until is None else [self.health.offline_until]
+        times += self.calibrator.times()
         if self.worker is not None:
             times.append(self.worker.seen + self._silence)
             if self._active is not None:
@@ -120,6 +127,8 @@ class Dispatcher:
                 self._beat(peer, beat, now)
             case Reported(peer=peer, body=wire.RunFinished() as finished):
                 self._finished(peer, finished, now)
+            case Reported(peer=peer, body=wire.CalibrationFinished() as finished):
+                self._calibrated(peer, finished, now)
             case _:
                 pass
 
@@ -129,6 +138,7 @@ class Dispatcher:
             self._turn_away(peer, hello.token, "this QPU has a worker already, and it is alive")
             return
         known = active is None or hello.token == active.run.token or hello.instance == active.run.instance
+        known = known and self.calibrator.knows(hello.token, hello.instance)
         if self.worker is None and not known and self._awaited is not None and now < self._awaited:
             self._turn_away(peer, hello.token, "another worker may be at a run: its time to say so is not over yet")
             return
@@ -137,8 +147,9 @@ class Dispatcher:
         if device != self.device:
             self.device = device
             self._ledger.add(Keep(device))
-        self._tell(peer, wire.Welcome(interval=self._settings.heartbeat))
+        self._welcome(peer)
         self._ledger.note("worker connected", instance=brief(hello.instance), device=hello.device_name)
+        self.calibrator.met(hello.token, hello.instance, now)
         if active is not None and not known:
             self._lose(active, "was lost with its worker", now)
         elif active is not None:
@@ -148,7 +159,7 @@ class Dispatcher:
                 self._active = replace(active, patience=patience, returns=active.returns + 1)
             if active.stopping:
                 self._tell(peer, wire.StopRun(token=hello.token))
-        elif hello.token:
+        elif hello.token and hello.token != self.calibrator.token:
             self._tell(peer, wire.StopRun(token=hello.token))
 
     def _beat(self, peer: bytes, beat: wire.WorkerBeat, now: Micros) -> None:
@@ -156,11 +167,12 @@ class Dispatcher:
             # It does not know that we forgot it: we were restarted, or it was silent for too long.
             self._turn_away(peer, beat.token, "say hello again")
             return
-        self.worker = replace(self.worker, peer=peer, seen=now, ahead=beat.clock - now)
-        self._tell(peer, wire.BrokerBeat())
+        self.worker = replace(self.worker, peer=peer, seen=now, ahead=beat.clock - now, quality=beat.quality)
+        self._tell(peer, wire.BrokerBeat(time=now))
+        self.calibrator.shown(beat.token, now, self._silence)
         active = self._active
         if active is None:
-            if beat.token:
+            if beat.token and beat.token != self.calibrator.token:
                 self._tell(peer, wire.StopRun(token=beat.token))
         elif beat.token != active.run.token:
             self._miss(active, now)
@@ -172,8 +184,11 @@ class Dispatcher:
     def _turn_away(self, peer: bytes, token: str, text: str) -> None:
         """A worker that is not ours; a run that it is at all the same has been given to another one."""
         self._tell(peer, wire.Unwelcome(text=text))
-        if token and (self._active is None or token != self._active.run.token):
+        if token and token != self.calibrator.token and (self._active is None or token != self._active.run.token):
             self._tell(peer, wire.StopRun(token=token))
+
+    def _welcome(self, peer: bytes) -> None:
+        self._tell(peer, wire.Welcome(interval=self._settings.heartbeat, calibration=self.calibrator.in_force))
 
     def _miss(self, active: _Active, now: Micros) -> None:
         """The worker does not know of its run: the order was lost on its way, if this is no news of long ago."""
@@ -204,6 +219,15 @@ class Dispatcher:
         task = self._ledger.task(active.task)
         if task is not None:
             self._settle(task, active, finished, now)
+
+    def _calibrated(self, peer: bytes, finished: wire.CalibrationFinished, now: Micros) -> None:
+        self._tell(peer, wire.ForgetRun(token=finished.token))
+        counts, worker = self.calibrator.finished(finished, now), self.worker
+        if worker is not None and worker.instance == finished.instance:
+            better = counts and worker.quality is not None
+            self.worker = replace(worker, seen=now, quality=finished.after if better else worker.quality)
+            # It has to know which one is in force from now on.
+            self._welcome(peer)
 
     def _settle(self, task: Task, active: _Active, finished: wire.RunFinished, now: Micros) -> None:
         """Account for a run that has ended, and decide what becomes of its task."""
@@ -272,6 +296,7 @@ class Dispatcher:
 
     def begin_anew(self, now: Micros) -> None:
         """The broker was away: its worker needs some time to show that it lives, and what it has."""
+        self.calibrator.begin_anew(now)
         if self.worker is not None:
             self.worker = replace(self.worker, seen=now)
         else:
@@ -285,6 +310,7 @@ class Dispatcher:
     def shift(self, by: Micros) -> None:
         """The clock was set."""
         self.health.shift(by)
+        self.calibrator.shift(by)
         if self._awaited is not None:
             self._awaited += by
         if self.worker is not None:
@@ -310,9 +336,17 @@ class Dispatcher:
             self._stop(active, now)
 
     def start(self, now: Micros) -> None:
-        """Start the next run, if the QPU is free and something fits before the next window."""
-        if self._planner.block(now) is not None:
-            return
+        """Start what the QPU does next, if it is free: a run, or a calibration in its window."""
+        calibration = self.calibrator.in_force
+        self._gauge.read(None if self.worker is None else self.worker.quality, calibration, now)
+        self.calibrator.pass_time(self.worker, now)
+        if not self.calibrator.token and self._planner.block(now) is None:
+            self._start_run(now)
+        if self._active is None and self.worker is not None:
+            self.calibrator.start(self.worker, now)
+
+    def _start_run(self, now: Micros) -> None:
+        """Start the next run, if something fits before the next window."""
         while self._active is None and self.worker is not None and not self.health.offline(now):
             task, owed = self._ledger.next_task(now, may_owe=not self._last[1])
             goes_on = task is not None and task.id == self._last[0] and task.shots_done > 0
@@ -347,7 +381,8 @@ class Dispatcher:
             instance=self.worker.instance,
         )
         self._active = _Active(task.id, run, self._patience(run))
-        task = replace(task, started=now if task.started is None else task.started)
+        if task.started is None:
+            task = replace(task, started=now, at=now, calibration=self.calibrator.in_force)
         what = f"{shots} shots from shot {run.first_shot}{results.calibrated(task)}"
         task = told(task, f"run {task.runs + 1} started: {what}", now)
         self._ledger.keep_task(replace(task, status=TaskStatus.RUNNING, run=run))
@@ -359,6 +394,8 @@ class Dispatcher:
             shots=shots,
             issued=max(0, now + self.worker.ahead),
             limit=gap,
+            at=task.at,
+            calibration=task.calibration,
             bitstrings=task.bitstrings,
         )
         self._tell(self.worker.peer, order)

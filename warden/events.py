@@ -140,13 +140,30 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     qubits: int
 
 
+class Commission(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration that a worker was told to carry out, in the time that these windows leave."""
+
+    windows: tuple[Window, ...]
+    token: str
+    number: int
+    started: Micros
+    instance: str
+
+
+class Calibrating(msgspec.Struct, frozen=True, kw_only=True):
+    """Windows that are open and whose calibration has not begun, and the calibration that the worker is at."""
+
+    waiting: tuple[Window, ...] = ()
+    commission: Commission | None = None
+
+
 class Keep(msgspec.Struct, frozen=True):
-    """Make durable: a session, a usage, the device, a calibration, a quality, or a task.
+    """Make durable: a session, a usage, the device, what is calibrated, a calibration, a quality, or a task.
 
     With a task go its sequence when it is new, and the shots of a run in their order (`wire.Bitstrings`).
     """
 
-    what: Session | Task | Usage | Device | Calibration | Quality
+    what: Session | Task | Usage | Device | Calibrating | Calibration | Quality
     sequence: str | None = None
     bitstrings: wire.Bitstrings | None = None
 
@@ -174,6 +191,10 @@ class Almanac(msgspec.Struct, frozen=True, kw_only=True):
     """Missed windows that are to be made up for."""
     shots: int = 0
     """Shots since the last calibration."""
+    calibrated: Micros = 0
+    """The end of the last window of kind calibrating."""
+    pause: Micros = 0
+    """So long after it no other one is asked for early: it grows while the quality stays low, and is 0 when it is not."""
 
 
 class KeepAlmanac(msgspec.Struct, frozen=True):
@@ -181,6 +202,13 @@ class KeepAlmanac(msgspec.Struct, frozen=True):
 
     almanac: Almanac
     past: tuple[PastWindow, ...] = ()
+
+
+class Remark(msgspec.Struct, frozen=True):
+    """Write down what became of the calibration in a window that is kept as held."""
+
+    window: Window
+    text: str
 
 
 class Prune(msgspec.Struct, frozen=True):
@@ -223,7 +251,7 @@ class Note(msgspec.Struct, frozen=True):
     """Whether it belongs to the audit trail."""
 
 
-Effect = Keep | KeepAlmanac | Prune | Answer | Refuse | Tell | Note
+Effect = Keep | KeepAlmanac | Remark | Prune | Answer | Refuse | Tell | Note
 
 
 class Archive(Protocol):
@@ -255,5 +283,6 @@ class Remembered(msgspec.Struct, frozen=True):
     almanac: Almanac = Almanac()
     usage: tuple[Usage, ...] = ()
     device: Device | None = None
+    calibrating: Calibrating = Calibrating()
     calibration: Calibration | None = None
     next_task: int = 1

@@ -111,6 +111,8 @@ class PastWindow(msgspec.Struct, frozen=True):
     window: Window
     outcome: Outcome
     count: int = 1
+    remark: str = ""
+    """What became of the calibration that it was for."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -142,6 +144,12 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     """What a run of the largest register takes before its first shot ..."""
     shot: Micros = 0
     """... and for each of its shots."""
+    quality: float | None = None
+    """How good the QPU is now, from 0 to 1; None where nobody says."""
+    calibration: int = 0
+    """The calibration in force, 0 without any ..."""
+    calibrated: Micros | None = None
+    """... and when it ended."""
 
     @property
     def accessible(self) -> bool:
@@ -297,7 +305,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     preparation: Micros = 0
     """What the QPU needs before its first shot, beyond its own overhead: an emulation, for instance."""
     calibration: Calibration | None = None
-    """The one in force when its first run started. All its shots are taken with it, however it is cut."""
+    """The one in force when its first run started. All its shots are taken with it, however it is cut ..."""
+    at: Micros = 0
+    """... and as the QPU was then, by the broker's clock: unlike `started` it stays when somebody sets that."""
     bitstrings: bool = False
     """Whether the shots are kept in their order, too."""
     metadata: dict[str, Any] = {}

@@ -28,7 +28,7 @@ from warden.model import (
 
 if TYPE_CHECKING:
     from warden import wire
-    from warden.calibration import Calendar, Rule
+    from warden.calibration import Calendar, QualityRule, Rule
     from warden.ledger import Ledger
 
 replace = msgspec.structs.replace
@@ -39,6 +39,8 @@ _LATEST: Micros = 32_503_680_000 * SECOND
 
 # Windows are told of from HORIZON on: so often we look for those that come into sight.
 _SIGHT = 3600 * SECOND
+# A quality that no calibration restores asks for one less and less often, but not for ever: somebody may have found out why.
+_DOUBLINGS = 6
 # What opens in a second that the clock shows twice, a leap second, opens twice, and has been held once.
 _LEAP = SECOND
 
@@ -60,6 +62,8 @@ class Planner:
         self._almanac = almanac
         self._known: _Known | None = None
         self._settled: Micros = 0
+        self._quality: float | None = None
+        self._opened: tuple[Window, ...] = ()
 
     def settle(self, until: Micros) -> None:
         """The clock may not be right yet: no window is given up before `until` because it shows that one is over."""
@@ -81,11 +85,15 @@ class Planner:
         `shots`: those that the QPU is at, until the boundary.
         """
         following = self.next(now)
-        due = self._due(shots)
+        due = self._due(boundary, shots)
         if not due or self.block(now) is not None or (following is not None and following.start <= boundary):
             return following
         longest = max(due, key=lambda one: one.duration)
         return Window(boundary, boundary + longest.duration, longest.kind, longest.reason)
+
+    def holds(self, window: Window, now: Micros) -> bool:
+        """Whether this window is open, and nobody has taken it back."""
+        return window.covers(now) and (not window.id or window in self._almanac.windows)
 
     def plan(self, now: Micros, count: int, announced: Window | None) -> Plan:
         """The next `count` windows, with the one that is open now and the one that is announced."""
@@ -160,7 +168,8 @@ class Planner:
                 held = window.end is None or now < window.end
                 past.append(PastWindow(window, Outcome.HELD if held else Outcome.MISSED))
         opened = tuple(w.id for w in windows if w.start <= now)
-        calibrated = any(one.outcome is Outcome.HELD and one.window.kind is State.CALIBRATING for one in past)
+        calibrating = [w.window for w in past if w.outcome is Outcome.HELD and w.window.kind is State.CALIBRATING]
+        self._opened += tuple(calibrating)
         for one in past:
             self._note(one)
         self._keep(
@@ -169,8 +178,19 @@ class Planner:
             opened=opened,
             accounted=accounted,
             due=tuple(due),
-            shots=0 if calibrated else self._almanac.shots,
+            shots=0 if calibrating else self._almanac.shots,
+            calibrated=max((w.end or now for w in calibrating), default=self._almanac.calibrated),
+            pause=0 if self._restored() else self._almanac.pause,
         )
+
+    def take_opened(self) -> tuple[Window, ...]:
+        """The windows of kind calibrating that have opened since this was asked."""
+        opened, self._opened = self._opened, ()
+        return opened
+
+    def heed(self, quality: float | None) -> None:
+        """How good the QPU is said to be."""
+        self._quality = quality
 
     def count_shots(self, shots: int) -> None:
         if shots and self._calendar.shot_rules:
@@ -178,23 +198,45 @@ class Planner:
 
     def open_due(self, now: Micros) -> bool:
         """The QPU turns from one task to another, or to none: what is due opens now. Whether it did."""
-        due = self._due(0)
+        due = self._due(now, 0)
         if not due or self.block(now) is not None:
             return False
+        for rule in self._early(now):
+            pause = min(max(2 * self._almanac.pause, rule.at_least), rule.at_least * 2**_DOUBLINGS)
+            self._keep(pause=pause)
+            self._ledger.note(
+                "quality low", quality=self._quality, below=rule.below, again_after_seconds=pause / SECOND
+            )
         number = self._almanac.next_window
         windows = tuple(Window(now, now + one.duration, one.kind, one.reason, number + n) for n, one in enumerate(due))
         self._keep(windows=(*self._almanac.windows, *windows), next_window=number + len(windows), due=())
         self.pass_time(now)
         return True
 
-    def _due(self, shots: int) -> list[Due]:
-        """What is due when the QPU has taken so many shots more."""
+    def _due(self, time: Micros, shots: int) -> list[Due]:
+        """What is due at this time, when the QPU has taken so many shots more."""
         by_shots = [
             Due(rule="shots", duration=rule.duration, reason=rule.reason)
             for rule in self._calendar.shot_rules
             if self._almanac.shots + shots >= rule.after_shots
         ]
-        return [*self._almanac.due, *by_shots]
+        early = [Due(rule="quality", duration=rule.duration, reason=rule.reason) for rule in self._early(time)]
+        return [*self._almanac.due, *by_shots, *early]
+
+    def _early(self, time: Micros) -> list[QualityRule]:
+        """The rules by which the quality is too low, if the last calibration is long enough ago."""
+        quality, since = self._quality, self._almanac.calibrated
+        return [
+            rule
+            for rule in self._calendar.quality_rules
+            # Of a calibration that lies ahead the clock was set back since.
+            if quality is not None
+            and quality < rule.below
+            and not since <= time < since + max(rule.at_least, self._almanac.pause)
+        ]
+
+    def _restored(self) -> bool:
+        return self._quality is not None and all(self._quality >= rule.below for rule in self._calendar.quality_rules)
 
     # --- how it is kept ---
 
@@ -214,7 +256,9 @@ class Planner:
     def _close(self, windows: list[Window], now: Micros) -> None:
         """Take windows back; of one that was open the history says when it ended in truth."""
         cut = [replace(w, end=now) for w in windows if w.id in self._almanac.opened]
+        calibrating = any(window.kind is State.CALIBRATING for window in cut)
         self._keep(
+            calibrated=now if calibrating else self._almanac.calibrated,
             past=tuple(PastWindow(window, Outcome.HELD) for window in cut),
             windows=tuple(w for w in self._almanac.windows if w not in windows),
         )

@@ -10,9 +10,11 @@ from warden.console import table
 from warden.model import (
     SECOND,
     Availability,
+    Calibration,
     Micros,
     PastWindow,
     Plan,
+    Quality,
     Session,
     State,
     Task,
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _BAR = 40
+# Of the quality: the last day, a block an hour.
+DAY = 24 * 3600 * SECOND
+_HOURS, _BLOCKS = 24, "▁▂▃▄▅▆▇█"
+# What fills a chart from its foot to its top at the least: what wanders less shall look so.
+_SPREAD = 0.05
 _COLUMNS, _LABEL = 80, 18
 
 
@@ -46,7 +53,8 @@ def length(time: Micros) -> str:
     return f"{hours} h {seconds % 3600 // 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"  # noqa: PLR2004
 
 
-def availability(answer: Availability) -> str:
+def availability(answer: Availability, samples: Iterable[Quality] = ()) -> str:
+    """`samples`: the quality of the last day, for a chart."""
     full = answer.state is State.READY and answer.used >= answer.places
     remark = "all places are taken" if full else one_line(answer.reason) * (answer.reason != answer.state)
     lines = [("QPU", answer.name), ("state", answer.state + (f" ({remark})" if remark else ""))]
@@ -67,7 +75,34 @@ def availability(answer: Availability) -> str:
         # All at once where there is no rate.
         each = f" and {answer.shot / SECOND:g} s a shot" if answer.shot else ""
         lines.append(("a run takes", f"{answer.setup / SECOND:g} s{each}"))
-    return labelled(lines)
+    return labelled([*lines, *_quality(answer, list(samples))])
+
+
+def _quality(answer: Availability, samples: list[Quality]) -> Iterable[tuple[str, str]]:
+    """Nothing of a QPU that does not say how good it is."""
+    if answer.quality is None and not samples:
+        return
+    now = "-" if answer.quality is None else f"{answer.quality:.3f}"
+    values = [sample.value for sample in samples] + ([] if answer.quality is None else [answer.quality])
+    yield "quality", f"{now} {_chart(samples, answer.time)} lowest of the day {min(values):.3f}" if samples else now
+    if answer.calibrated is not None:
+        age = length(max(0, answer.time - answer.calibrated))
+        yield "calibration", f"number {answer.calibration}, {age} ago"
+    else:
+        yield "calibration", "none yet"
+
+
+def _chart(samples: list[Quality], now: Micros) -> str:
+    """The lowest quality of each hour of the last day; a dot where nobody said."""
+    hours: dict[int, float] = {}
+    for sample in samples:
+        hour = _HOURS - 1 - (now - sample.time) * _HOURS // DAY
+        hours[hour] = min(sample.value, hours.get(hour, 1.0))
+    values = [sample.value for sample in samples]
+    top = max(values)
+    foot = min(*values, top - _SPREAD)
+    steps = {hour: int((value - foot) / (top - foot) * (len(_BLOCKS) - 1) + 0.5) for hour, value in hours.items()}
+    return "".join(_BLOCKS[steps[hour]] if hour in steps else "·" for hour in range(_HOURS))
 
 
 def labelled(lines: Iterable[tuple[str, str]]) -> str:
@@ -90,7 +125,14 @@ def availability_facts(answer: Availability) -> dict[str, Any]:
         "qubits": answer.qubits,
         "setup_seconds": answer.setup / SECOND,
         "shot_seconds": answer.shot / SECOND,
+        "quality": answer.quality,
+        "calibration": answer.calibration or None,
+        "calibrated": None if answer.calibrated is None else clock(answer.calibrated),
     }
+
+
+def quality_facts(samples: Iterable[Quality]) -> list[dict[str, Any]]:
+    return [{"time": clock(one.time), "value": one.value, "calibration": one.calibration or None} for one in samples]
 
 
 def window_facts(window: Window) -> dict[str, Any]:
@@ -119,12 +161,59 @@ def plan(ahead: Plan) -> str:
 
 
 def past_facts(past: PastWindow) -> dict[str, Any]:
-    return {"outcome": past.outcome, "count": past.count, **window_facts(past.window)}
+    return {
+        "outcome": past.outcome,
+        "count": past.count,
+        **window_facts(past.window),
+        "calibration": past.remark or None,
+    }
 
 
 def history(past: Iterable[PastWindow]) -> str:
-    rows = [(one.outcome + (f" ({one.count} in a row)" if one.count > 1 else ""), *_window(one.window)) for one in past]
-    return table(rows, ("OUTCOME", *_WINDOW)) if rows else "no window has opened yet"
+    """What became of a calibration only where there was one: a terminal has 80 columns."""
+    listed = list(past)
+    calibrations = ["CALIBRATION"] * any(one.remark for one in listed)
+    rows = []
+    for one in listed:
+        start, _, *more = _window(one.window)
+        again = f" ({one.count} in a row)" if one.count > 1 else ""
+        rows.append((one.outcome + again, start, *more, *([one.remark or "-"] if calibrations else [])))
+    columns = [name for name in _WINDOW if name != "END"]
+    return table(rows, ("OUTCOME", *columns, *calibrations)) if rows else "no window has opened yet"
+
+
+def calibrations(found: Iterable[Calibration]) -> str:
+    """Each with what it measured below it."""
+    listed = list(found)
+    rows = [
+        (
+            one.id,
+            clock(one.time),
+            length(one.duration),
+            f"{one.before:.3f}",
+            f"{one.after:.3f}",
+            one_line(one.reason),
+        )
+        for one in listed
+    ]
+    if not rows:
+        return "no calibration was carried out yet"
+    head, *lines = table(rows, ("NUMBER", "ENDED", "TOOK", "BEFORE", "AFTER", "REASON")).splitlines()
+    wrap = textwrap.TextWrapper(_COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    told = (f"{line}\n{wrap.fill(_found(one))}" for line, one in zip(lines, listed, strict=True))
+    return "\n".join([head, *told])
+
+
+def _found(one: Calibration) -> str:
+    found = ", ".join(f"{name} {value:.3g}" for name, value in sorted(one.measured.items()) if value)
+    return f"found: {found or 'nothing to correct'}"
+
+
+def calibration(one: Calibration) -> str:
+    """One, with what it left uncorrected, and its log."""
+    left = ", ".join(f"{name} {value:.3g}" for name, value in sorted(one.left.items()) if value)
+    wrap = textwrap.TextWrapper(_COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join([calibrations([one]), *([wrap.fill(f"left: {left}")] * bool(left)), *map(one_line, one.log)])
 
 
 _WINDOW = ("START", "END", "LENGTH", "KIND", "REASON")

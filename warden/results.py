@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from warden import bitstrings, wire
-from warden.model import SECOND, one_line
+from warden.model import SECOND, few, one_line
+from warden.qpu.noise import Noise
 
 if TYPE_CHECKING:
     from warden.model import Micros, Run, Task
@@ -70,4 +72,14 @@ def calibrated(task: Task) -> str:
 def _age(task: Task) -> Micros:
     """Of its calibration, when its first run started."""
     assert task.calibration is not None  # noqa: S101 - whoever asks has looked
-    return max(0, (task.started or 0) - task.calibration.time)
+    return max(0, task.at - task.calibration.time)
+
+
+def flaw(finished: wire.CalibrationFinished) -> str:
+    """Why a calibration does not count, or nothing."""
+    figures = {**finished.measured, **finished.left}
+    if finished.error:
+        return finished.error
+    if unknown := set(figures) - set(Noise.__struct_fields__):
+        return f"the QPU returned figures that nobody knows: {few(sorted(unknown))}"
+    return "" if all(map(math.isfinite, figures.values())) else "the QPU returned figures that are no numbers"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from warden.calibration import Rule, ShotRule
+from warden.calibration import QualityRule, Rule, ShotRule
 from warden.model import SECOND, State
 from warden.qpu.timing import Timing
 
@@ -26,6 +26,7 @@ _LONGEST_RETRY = 365 * 86400 * SECOND
 LARGEST_RESULT = 256 * 2**20
 # The most that limits.sequence_bytes can be.
 LARGEST_SEQUENCE = 64 * 2**20
+_AT_LEAST = 3600 * SECOND
 _PORTS = 2**16
 _LOOPBACK = ("localhost", "::1")
 # Shot rates that arithmetic with floats and microseconds bears.
@@ -320,11 +321,14 @@ class DriftSection(Section, frozen=True, kw_only=True):
 
 
 class CalibrationSection(Section, frozen=True, kw_only=True):
-    """A window that comes back: by the clock (`every`) or when the QPU has taken `after_shots` shots."""
+    """A window that comes back: by the clock (`every`), after so many shots, or when the quality is below a threshold."""
 
     duration: Duration
     every: Duration | None = None
     after_shots: _Number | None = None
+    below_quality: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    at_least: Duration | None = None
+    """With below_quality: so long after a calibration no other one is asked for early; by default an hour."""
     offset: Duration = Duration(0)
     kind: Literal["calibrating", "maintenance"] = "calibrating"
     reason: str = ""
@@ -332,14 +336,27 @@ class CalibrationSection(Section, frozen=True, kw_only=True):
     """Whether one that was missed, because Warden was down, is held as soon as the QPU is free."""
 
     def __post_init__(self) -> None:
-        if (self.every is None) == (self.after_shots is None):
-            raise ValueError("a calibration comes back by the clock (every) or after_shots: say one of them")
-        if self.after_shots is not None and (self.offset or self.make_up or self.kind != "calibrating"):
-            raise ValueError("a calibration by after_shots has neither offset nor make_up nor another kind")
+        if sum(by is not None for by in (self.every, self.after_shots, self.below_quality)) != 1:
+            raise ValueError(
+                "a calibration comes back by the clock (every), after_shots or with below_quality: say one of them"
+            )
+        if self.every is None and (self.offset or self.make_up or self.kind != "calibrating"):
+            raise ValueError(
+                "a calibration by after_shots or below_quality has neither offset nor make_up nor another kind"
+            )
+        if self.at_least is not None and self.below_quality is None:
+            raise ValueError("at_least belongs to below_quality: it is the time between two early calibrations")
 
-    def rule(self, timing: Timing) -> Rule | ShotRule:
+    def rule(self, timing: Timing) -> Rule | ShotRule | QualityRule:
         reason = self.reason or self.kind
         duration = timing.scaled(int(self.duration))
+        if self.below_quality is not None:
+            return QualityRule(
+                below=self.below_quality,
+                duration=duration,
+                at_least=timing.scaled(int(_AT_LEAST if self.at_least is None else self.at_least)),
+                reason=self.reason or f"quality below {self.below_quality:g}",
+            )
         if self.every is None:
             return ShotRule(after_shots=self.after_shots or 0, duration=duration, reason=reason)
         return Rule(

@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from warden import schema
-from warden.events import Almanac, Device, Keep, KeepAlmanac, Prune, Remembered, Usage
-from warden.model import Calibration, ConfigurationError, PastWindow, Quality, Session, Task, TaskStatus, WardenError
+from warden.events import Almanac, Calibrating, Device, Keep, KeepAlmanac, Prune, Remark, Remembered, Usage
+from warden.model import (
+    Calibration,
+    ConfigurationError,
+    PastWindow,
+    Quality,
+    Session,
+    Task,
+    TaskStatus,
+    WardenError,
+    Window,
+)
 from warden.wire import PART, Bitstrings
 
 if TYPE_CHECKING:
@@ -25,6 +35,8 @@ if TYPE_CHECKING:
     from warden.events import Effect
 
 log = logging.getLogger("warden.broker")
+
+replace = msgspec.structs.replace
 
 # Records that one Prune forgets, at most: others wait for their answers meanwhile.
 _BITE = 500
@@ -90,6 +102,8 @@ class Store:
                     self._run("INSERT OR REPLACE INTO state VALUES ('almanac', ?)", _encode(almanac))
                     for one in past:
                         self._keep_past(one)
+                case Remark(window=window, text=text):
+                    self._remark(window, text)
                 case Prune(before=before):
                     self._prune(before)
                 case _:
@@ -105,6 +119,8 @@ class Store:
                 self._run("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", usage.name, usage.uid, _encode(usage))
             case Device() as device:
                 self._run("INSERT OR REPLACE INTO state VALUES ('device', ?)", _encode(device))
+            case Calibrating() as calibrating:
+                self._run("INSERT OR REPLACE INTO state VALUES ('calibrating', ?)", _encode(calibrating))
             case Calibration() as one:
                 self._run("INSERT OR REPLACE INTO calibrations VALUES (?, ?, ?)", one.id, one.time, _encode(one))
             case Quality() as quality:
@@ -132,6 +148,9 @@ class Store:
             almanac=next(iter(self._read(Almanac, "SELECT record FROM state WHERE name = 'almanac'")), Almanac()),
             # What cannot be read of it, the worker says again.
             device=next(iter(self._legible(Device, "SELECT record FROM state WHERE name = 'device'")), None),
+            calibrating=next(
+                iter(self._read(Calibrating, "SELECT record FROM state WHERE name = 'calibrating'")), Calibrating()
+            ),
             calibration=next(iter(self.calibrations(1)), None),
             usage=tuple(self._read(Usage, "SELECT record FROM usage ORDER BY name, uid")),
             next_task=1 if highest is None else highest + 1,
@@ -178,7 +197,8 @@ class Store:
         return self._legible(PastWindow, "SELECT record FROM past ORDER BY rowid DESC LIMIT ?", limit)
 
     def calibrations(self, limit: int) -> list[Calibration]:
-        return self._legible(Calibration, "SELECT record FROM calibrations ORDER BY id DESC LIMIT ?", limit)
+        query = "SELECT record FROM calibrations WHERE json_valid(record) ORDER BY id DESC LIMIT ?"
+        return self._legible(Calibration, query, limit)
 
     def quality(self, since: int, limit: int) -> list[Quality]:
         return self._legible(Quality, "SELECT record FROM quality WHERE time >= ? ORDER BY time LIMIT ?", since, limit)
@@ -246,8 +266,19 @@ class Store:
         window = past.window
         if window.id:
             # It was written down when it opened, and ends otherwise than it was to.
+            for before in self._legible(PastWindow, "SELECT record FROM past WHERE window = ?", window.id):
+                past = replace(past, remark=before.remark)
             self._run("DELETE FROM past WHERE window = ?", window.id)
         self._run("INSERT INTO past VALUES (?, ?, ?)", window.id, window.start, _encode(past))
+
+    def _remark(self, window: Window, text: str) -> None:
+        rows = self._rows("SELECT rowid, record FROM past WHERE window = ? AND start = ?", window.id, window.start)
+        for row, record in rows:
+            with contextlib.suppress(DamagedError):
+                past = _decode(PastWindow, record)
+                # One with a number may have been ended before its time; those of rules have none.
+                if window.id or past.window == window:
+                    self._run("UPDATE past SET record = ? WHERE rowid = ?", _encode(replace(past, remark=text)), row)
 
     def _prune(self, before: int) -> None:
         if self._rotten:

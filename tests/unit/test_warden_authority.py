@@ -25,6 +25,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 PURE = [
     "model",
     "calibration",
+    "calibrator",
     "policy",
     "core",
     "admission",
@@ -43,6 +44,7 @@ PURE = [
     "sequence",
     "wire",
     "frames",
+    "gauge",
     "runner",
     "states",
     "qpu/timing",

@@ -27,6 +27,7 @@ COMMANDS = [
     ["calibrate", "plan"],
     ["calibrate", "add", "--for", "1min"],
     ["calibrate", "history"],
+    ["calibrate", "results"],
     ["calibrate", "move", "1", "--in", "1h"],
     ["calibrate", "cancel", "1"],
     ["sessions"],
@@ -105,6 +106,7 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(standing_site: Site) -> None:
     [
         (["resume"], "no maintenance is on"),
         (["calibrate", "cancel", "1000"], "no operator added a window 1000"),
+        (["calibrate", "results", "1000"], "no calibration 1000 is kept"),
         (["calibrate", "move", "1000", "--in", "1h"], "no operator added a window 1000"),
         (["drain", "--reason", "x" * 501], "--reason"),
         (["drain", "--for", "100000d", "--reason", "\x1b[31m" * 200], "--reason"),
@@ -189,6 +191,9 @@ def test_an_operator_s_day(standing_site: Site) -> None:
     assert "ready" in say("resume")
     assert "held" in say("calibrate", "history")
     assert json.loads(say("calibrate", "history", "--json"))[0]["outcome"] == "held"
+    assert isinstance(json.loads(say("calibrate", "results", "--json")), list)
+    assert say("calibrate", "results") != ""
+    assert json.loads(say("status", "--json"))["quality_of_the_day"] == []
     assert "JOB" in say("sessions", "--all")
     assert say("tasks") != ""
     assert isinstance(json.loads(say("tasks", "--json")), list)

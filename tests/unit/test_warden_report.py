@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from warden import report
-from warden.model import SECOND, Availability, State, Window
+from warden.model import SECOND, Availability, Calibration, Outcome, PastWindow, Quality, State, Window
 
 NOW = 1_795_694_400 * SECOND
 AHEAD = Window(NOW + 1451 * SECOND, NOW + 1631 * SECOND, State.CALIBRATING, "calibration")
@@ -58,3 +58,86 @@ def test_status_says_what_a_run_takes(setup: float, shot: float, said: str) -> N
 def test_behind_a_drain_without_an_end_no_window_is_denied(state: State, until: int | None, said: bool) -> None:
     shown = report.availability(msgspec.structs.replace(READY, state=state, until=until, next_window=None))
     assert ("none planned within a week" in shown) is said
+
+
+def sampled(*values: tuple[float, float]) -> list[Quality]:
+    """Of (hours ago, value)."""
+    return [Quality(time=NOW - round(hours * 3600) * SECOND, value=value, calibration=3) for hours, value in values]
+
+
+GOOD = msgspec.structs.replace(READY, quality=0.973, calibration=3, calibrated=NOW - 8000 * SECOND)
+
+
+def test_status_has_no_word_of_the_quality_of_a_qpu_that_does_not_say() -> None:
+    shown = report.availability(msgspec.structs.replace(GOOD, quality=None))
+    assert "quality" not in shown
+    assert "calibration," not in shown
+
+
+def test_the_quality_of_the_last_day_is_a_line() -> None:
+    samples = sampled(*((hours, 0.99 - (23.5 - hours) * 0.002) for hours in (23.5, 17.5, 11.5, 5.5)), (1.5, 0.941))
+    lines = report.availability(GOOD, samples).splitlines()
+    assert lines[-2] == "quality:          0.973 █·····▆·····▅·····▃···▁· lowest of the day 0.941"
+    assert lines[-1] == "calibration:      number 3, 2 h 13 min ago"
+    assert max(map(len, lines)) <= 80
+    # What hardly wanders is no drama.
+    assert "·▇█ " in report.availability(GOOD, sampled((1.5, 0.97), (0.5, 0.975)))
+
+
+def test_without_samples_the_quality_is_a_number_and_without_a_worker_the_day_is_there() -> None:
+    assert "quality:          0.973\n" in report.availability(msgspec.structs.replace(GOOD, calibrated=None))
+    assert report.availability(msgspec.structs.replace(GOOD, calibrated=None)).endswith("calibration:      none yet")
+    away = report.availability(msgspec.structs.replace(GOOD, quality=None, state=State.OFFLINE), sampled((1.5, 0.98)))
+    assert "quality:          - ·····" in away
+
+
+def test_json_has_the_quality_and_the_calibration() -> None:
+    facts = report.availability_facts(GOOD)
+    assert (facts["quality"], facts["calibration"], facts["calibrated"]) == (0.973, 3, "2026-11-26T09:46:40Z")
+    assert report.availability_facts(READY)["calibration"] is None
+    assert report.quality_facts(sampled((1, 0.9))) == [{"time": "2026-11-26T11:00:00Z", "value": 0.9, "calibration": 3}]
+
+
+FOUND = Calibration(
+    id=12,
+    time=NOW,
+    duration=131 * SECOND,
+    reason="quality below 0.95",
+    measured={
+        "rabi_error": 0.0213,
+        "detuning_error": -0.31,
+        "temperature": 0.0,
+        "p_false_neg": 0.04,
+        "amp_sigma": 0.05,
+    },
+    left={"rabi_error": -0.0004},
+    before=0.9412,
+    after=0.9925,
+    log=("Rabi scan: 12 points\x1b[31m",),
+)
+
+
+def test_calibrations_are_listed_with_what_they_found() -> None:
+    assert report.calibrations([]) == "no calibration was carried out yet"
+    shown = report.calibrations([FOUND, msgspec.structs.replace(FOUND, id=9, measured={})])
+    assert shown.splitlines() == [
+        "NUMBER  ENDED                 TOOK        BEFORE  AFTER  REASON",
+        "    12  2026-11-26T12:00:00Z  2 min 11 s  0.941   0.993  quality below 0.95",
+        "        found: amp_sigma 0.05, detuning_error -0.31, p_false_neg 0.04,",
+        "        rabi_error 0.0213",
+        "     9  2026-11-26T12:00:00Z  2 min 11 s  0.941   0.993  quality below 0.95",
+        "        found: nothing to correct",
+    ]
+    assert report.calibration(FOUND).splitlines()[-2:] == [
+        "        left: rabi_error -0.0004",
+        "Rabi scan: 12 points [31m",
+    ]
+
+
+def test_the_history_says_what_became_of_calibrations_and_fits_into_a_terminal() -> None:
+    held = PastWindow(Window(NOW, NOW + 180 * SECOND, State.CALIBRATING, "calibration"), Outcome.HELD)
+    assert "CALIBRATION" not in report.history([held]).splitlines()[0]
+    assert report.past_facts(held)["calibration"] is None
+    shown = report.history([held, msgspec.structs.replace(held, remark="number 12")]).splitlines()
+    assert [line.split("  ")[-1].strip() for line in shown] == ["CALIBRATION", "-", "number 12"]
+    assert max(map(len, shown)) <= 80

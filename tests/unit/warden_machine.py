@@ -194,6 +194,7 @@ class Qpu:
         self.machine, self.instance, self.qubits = machine, instance, qubits
         self.peer = instance.encode()
         self.token = ""
+        self.quality: float | None = None
         self.taken: wire.StartRun | None = None
         # Its own clock, which nobody sets.
         self.ahead = -T0 + 5 * SECOND
@@ -223,7 +224,8 @@ class Qpu:
 
     def beat(self) -> None:
         self.next_beat = self.machine.now + self.machine.settings.heartbeat
-        self._say(wire.WorkerBeat(instance=self.instance, clock=self.clock, token=self.token))
+        beat = wire.WorkerBeat(instance=self.instance, clock=self.clock, token=self.token, quality=self.quality)
+        self._say(beat)
 
     @property
     def clock(self) -> int:
@@ -239,6 +241,23 @@ class Qpu:
     @property
     def runs(self) -> list[wire.StartRun]:
         return [body for body in self.heard if isinstance(body, wire.StartRun)]
+
+    @property
+    def calibrations(self) -> list[wire.StartCalibration]:
+        return [body for body in self.heard if isinstance(body, wire.StartCalibration)]
+
+    def calibrate(self) -> wire.StartCalibration:
+        """Begin with the calibration that was ordered last."""
+        order = self.calibrations[-1]
+        self.token = order.token
+        return order
+
+    def calibrated(self, **other: Any) -> None:
+        """Hand in what became of it: the Rabi frequency is right again, if nothing else is said."""
+        found = {"measured": {"rabi_error": 0.02}, "left": {"rabi_error": 0.001}, "before": 0.93, "after": 0.99}
+        fields = {"instance": self.instance, "token": self.token, "time": 60 * SECOND, **found, **other}
+        self.token = ""
+        self._say(wire.CalibrationFinished(**fields))
 
     def take(self) -> wire.StartRun:
         """Begin with the run that was ordered last."""
