@@ -9,14 +9,15 @@ import collections
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from simulation_judge import Judge
 from simulation_windows import next_opening
 from simulation_world import ViolationError, bits_of, in_order
 
 from warden import bitstrings, wire
-from warden.events import Answer, Keep, Refuse, Usage
+from warden.events import Answer, Calibrating, Commission, Keep, Refuse, Usage
 from warden.ledger import STARTS
-from warden.model import SECOND, Session, Task, TaskStatus
+from warden.model import SECOND, Calibration, Session, Task, TaskStatus
 
 if TYPE_CHECKING:
     from simulation_qpu import Qpu
@@ -46,6 +47,10 @@ class Books:
     tokens: dict[str, int] = dataclasses.field(default_factory=dict)
     shots: dict[int, int] = dataclasses.field(default_factory=dict)
     """Of each task, how many are kept in their order."""
+    commission: Commission | None = None
+    calibrations: dict[int, Calibration] = dataclasses.field(default_factory=dict)
+    calibrated: dict[Window, int] = dataclasses.field(default_factory=dict)
+    """Windows and the calibrations that were kept for them."""
     pruned_before: Micros = 0
 
     def copy(self) -> Books:
@@ -59,6 +64,8 @@ class Books:
 class Account:
     def __init__(self, world: World, scenario: Scenario) -> None:
         self._world, self.settings, self._rules = world, scenario.settings, scenario.calendar.rules
+        # A clock that is set back shows some windows twice.
+        self._once = not scenario.chaos.clock
         self.books = Books()
         self.judge = Judge(scenario.settings, scenario.calendar.shot_rules)
         self.qpu: Qpu | None = None
@@ -107,6 +114,10 @@ class Account:
                     self._session(session, now)
                 case Keep(what=Usage() as usage):
                     self.books.usage[usage.name, usage.uid] = usage
+                case Keep(what=Calibrating() as calibrating):
+                    self._commissioned(calibrating.commission)
+                case Keep(what=Calibration() as calibration):
+                    self._calibrated(calibration)
                 case Refuse():
                     self._refused(effect)
                 case Answer(to=asked) if isinstance(asked.body, wire.Resume):
@@ -128,6 +139,47 @@ class Account:
         """8: a refused request changed nothing. Time may pass in the same breath, so only what is new can be its."""
         if any(kind in {"task", "session"} for kind, _ in self._new):
             raise ViolationError(f"8: {refusal.to.body!r} was refused ({refusal.error.text}) and made {self._new}")
+
+    # --- calibrations ---
+
+    def _commissioned(self, new: Commission | None) -> None:
+        """1: none is begun while a run is on, or another one."""
+        books, old = self.books, self.books.commission
+        if new is not None and (old is None or old.token != new.token):
+            if old is not None or any(task.run is not None for task in books.tasks.values()):
+                raise ViolationError(f"1: {new} is begun, and the QPU is at {old} or a run")
+            if new.token in books.tokens or new.number in books.calibrations or not new.windows:
+                raise ViolationError(f"4: {new} has a token or a number that was given before, or no window")
+            books.tokens[new.token] = 0
+        elif new is None and old is not None and self.qpu is not None:
+            self.qpu.blocked(old.token)
+        books.commission = new
+
+    def _calibrated(self, calibration: Calibration) -> None:
+        """4: what is kept was found by the QPU under this token, once for each window."""
+        books, qpu, at = self.books, self.qpu, self.books.commission
+        known = books.calibrations.get(calibration.id)
+        if known is not None:
+            # It may become as old as it was by another clock.
+            if msgspec.structs.replace(known, time=calibration.time) != calibration:
+                raise ViolationError(f"4: a calibration became another one: {known} {calibration}")
+        else:
+            assert qpu is not None
+            if at is None or at.number != calibration.id or calibration.id <= max(books.calibrations, default=0):
+                raise ViolationError(f"4: {calibration} is kept, and the QPU was told {at}")
+            claims: list[Any] = [one for one in qpu.claims.get(at.token, []) if not one.error]
+            told = [(one.measured, one.left, one.before, one.after) for one in claims]
+            if (calibration.measured, calibration.left, calibration.before, calibration.after) not in told:
+                raise ViolationError(f"4: {calibration} is kept, and the worker said {claims}")
+            if at.token not in qpu.worked:
+                raise ViolationError(f"4: the QPU was never at calibration {at}")
+            for window in at.windows:
+                if self._once and window in books.calibrated:
+                    raise ViolationError(
+                        f"2: {window} has calibrations {books.calibrated[window]} and {calibration.id}"
+                    )
+                books.calibrated[window] = calibration.id
+        books.calibrations[calibration.id] = calibration
 
     # --- tasks ---
 
@@ -199,6 +251,8 @@ class Account:
                 raise ViolationError(f"3: task {task.id} was final and changed: {old} {task}")
         elif task.status not in _NEXT[old.status]:
             raise ViolationError(f"3: task {task.id} went from {old.status} to {task.status}")
+        if old.at and (old.at, old.calibration) != (task.at, task.calibration):
+            raise ViolationError(f"4: task {task.id} began at {old.at}, and goes on as at another time: {task}")
         # Of a very long log the middle may be left out.
         kept = len(old.log) if len(task.log) > len(old.log) else 20
         if task.log != old.log and task.log[:kept] != old.log[:kept]:
@@ -218,6 +272,11 @@ class Account:
             raise ViolationError(f"4: task {task.id} has {task.shots_left} shots left, and runs {run}")
         if any(other.run is not None for other in books.tasks.values()):
             raise ViolationError(f"1: task {task.id} was started while another run was on")
+        if books.commission is not None:
+            raise ViolationError(f"1: task {task.id} was started, and the QPU is at {books.commission}")
+        newest = max(books.calibrations, default=0)
+        if not books.tasks[task.id].at and newest != (0 if task.calibration is None else task.calibration.id):
+            raise ViolationError(f"4: task {task.id} begins with {task.calibration}, and {newest} is in force")
         opening = next_opening(self._rules, books.windows, now)
         end = now + settings.timing.pace_of(task).estimate(run.shots)
         longest = getattr(settings, "longest_run", None)
@@ -238,7 +297,7 @@ class Account:
     def _ended(self, old: Task, run: Run, task: Task, now: Micros) -> None:
         """4: what is counted was measured under this token, and was said by the worker."""
         assert self.qpu is not None
-        claims = self.qpu.claims.get(run.token, [])
+        claims: list[Any] = self.qpu.claims.get(run.token, [])
         gained = task.shots_done - old.shots_done
         difference = {bits: n for bits in task.counts if (n := task.counts[bits] - old.counts.get(bits, 0))}
         self.judge.ended(old, task, now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulation_answers import Answers
 from simulation_store import Disk, KilledError, WatchedStore
-from simulation_windows import next_opening
+from simulation_windows import closing, next_opening
 from simulation_world import EPOCH, ViolationError
 
 from warden import engine, events, frames, wire
@@ -206,6 +206,8 @@ class BrokerHost:
             self.world.log("broker", ">", outgoing.peer, body)
             if isinstance(body, wire.StartRun):
                 self._ordered(body)
+            elif isinstance(body, wire.StartCalibration):
+                self._calibrating(body)
         elif self.world.lines is not None:
             self.world.log("broker", ">", outgoing.peer, frames.unpack_answer(outgoing.frame))
         self._network.down(door, outgoing.peer, outgoing.frame)
@@ -222,9 +224,22 @@ class BrokerHost:
             )
         if not body.sequence and task.status is not TaskStatus.CANCELLED:
             raise ViolationError(f"3: {body} is ordered without its sequence")
+        if (body.at, body.calibration) != (task.at, task.calibration):
+            raise ViolationError(f"4: {body} is not as task {task.id} began: {task}")
         assert qpu is not None
         opening = next_opening(self._scenario.calendar.rules, books.windows, self.clock)
         qpu.ordered(body, None if opening is None else opening - self.clock)
+
+    def _calibrating(self, body: wire.StartCalibration) -> None:
+        """2: a calibration is ordered in a window for it, for no longer than that, and was committed before."""
+        books, qpu = self._account.books, self._account.qpu
+        if books.commission is None or books.commission.token != body.token:
+            raise ViolationError(f"4: {body} is ordered, and the store has {books.commission}")
+        end = closing(self._scenario.calendar.rules, books.windows, self.clock)
+        if end is None:
+            raise ViolationError(f"2: {body} is ordered, and no window is open for it")
+        assert qpu is not None
+        qpu.ordered(body, end - self.clock)
 
     def _passed(self, now: Micros) -> None:
         """What must not be left over when a turn has been kept."""

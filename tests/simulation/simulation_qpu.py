@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from warden import wire
     from warden.model import Micros
 
-    Claim = wire.RunFinished
+    Claim = wire.RunFinished | wire.CalibrationFinished
 
 
 @dataclasses.dataclass
 class Order:
-    """A StartRun as it left the broker: `gap` is the time until the first window that was known then."""
+    """What left the broker: of a run, `gap` is the time until the first window that was known, of a calibration its window's."""
 
-    run: wire.StartRun
+    run: wire.StartRun | wire.StartCalibration
     time: Micros
     gap: Micros | None
     stop_at: Micros | None = None
@@ -47,13 +47,13 @@ class Qpu:
         """Runs of which the worker said what was not so."""
         self.worked: dict[str, Stint] = {}
         self.at_work: Stint | None = None
-        self.stints = 0
+        self.stints = self.calibrated = 0
 
-    def ordered(self, run: wire.StartRun, gap: Micros | None) -> None:
+    def ordered(self, run: wire.StartRun | wire.StartCalibration, gap: Micros | None) -> None:
         if run.token in self.orders:
             raise ViolationError(f"4: run {run.token} was ordered twice")
         if gap is not None and (run.limit is None or run.limit > gap):
-            raise ViolationError(f"2: {run.token} may take {run.limit}, and a window opens in {gap}")
+            raise ViolationError(f"2: {run.token} may take {run.limit}, and a window opens, or ends, in {gap}")
         self.orders[run.token] = Order(run, self._world.now, gap)
 
     def blocked(self, token: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from simulation_world import EPOCH
 
 from warden.authority import Members
-from warden.calibration import Calendar, Rule, ShotRule
+from warden.calibration import Calendar, QualityRule, Rule, ShotRule
 from warden.events import Class, Settings
 from warden.model import SECOND
 from warden.qpu.timing import Timing
@@ -63,6 +63,8 @@ class Scenario:
     hosts: int
     standby: bool
     """Whether a second worker waits for the place of the first."""
+    lasting: Micros
+    """So long after a calibration the quality has fallen to nothing; 0: the QPU says nothing of it."""
 
 
 def _seconds(chance: random.Random, least: float, most: float) -> Micros:
@@ -104,7 +106,7 @@ def scenario(world: World) -> Scenario:
     )
     return Scenario(
         settings=_settings(chance, heartbeat, timing),
-        calendar=_calendar(chance),
+        calendar=_calendar(chance, world.chance("quality")),
         chaos=chaos,
         users=USERS[: chance.randint(2, len(USERS))],
         jobs=chance.randint(5, 14),
@@ -112,6 +114,7 @@ def scenario(world: World) -> Scenario:
         operators=_seconds(chance, 60, 300) if chance.random() < 0.6 else 0,
         hosts=chance.randint(1, 3),
         # A worker that lives and is not heard of for so long that its run is given to another may be at it still.
+        lasting=world.chance("lasting").choice((0, 200, 2000)) * SECOND,
         standby=not ({"messages", "worker", "device"} & on) and chance.random() < 0.5,
     )
 
@@ -154,7 +157,7 @@ def _settings(chance: random.Random, heartbeat: Micros, timing: Timing) -> Setti
     )
 
 
-def _calendar(chance: random.Random) -> Calendar:
+def _calendar(chance: random.Random, more: random.Random) -> Calendar:
     rules = []
     for number in range(chance.choice((0, 1, 1, 2, 3))):
         # Numbers with a small common multiple: the core looks at all of a calendar's period when it starts.
@@ -171,4 +174,8 @@ def _calendar(chance: random.Random) -> Calendar:
     shots = ()
     if chance.random() < 0.4:
         shots = (ShotRule(after_shots=chance.randint(100, 600), duration=_seconds(chance, 2, 20)),)
-    return Calendar(rules=tuple(rules), shot_rules=shots)
+    quality = ()
+    if more.random() < 0.4:
+        at_least = _seconds(more, 10, 200)
+        quality = (QualityRule(below=more.uniform(0.5, 0.95), duration=_seconds(more, 2, 40), at_least=at_least),)
+    return Calendar(rules=tuple(rules), shot_rules=shots, quality_rules=quality)

@@ -194,6 +194,8 @@ def simulate(seed: int, *, log: bool = False, folder: Path | None = None) -> Res
             "tasks": len(account.books.tasks),
             "sessions": len(account.books.sessions),
             "shots": account.credited,
+            "calibrations": len(account.books.calibrations),
+            "calibrations begun": simulation.qpu.calibrated,
             "clock steps": account.steps,
             "seconds": simulation.world.now // SECOND,
             **{f"answered {name}": n for name, n in sorted(broker.answers.answered.items())},

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from warden.model import State
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.calibration import Rule
     from warden.model import Micros, Window
+
+
+def closing(rules: Iterable[Rule], single: Iterable[Window], time: Micros) -> Micros | None:
+    """When the windows of kind calibrating are over that are open at `time`; None where none is, or a maintenance is on."""
+    ends = []
+    for rule in rules:
+        start = time - (time - rule.offset) % rule.every
+        ends.append((rule.kind, start + rule.duration))
+    ends += [(window.kind, window.end) for window in single if window.start <= time]
+    there = [(kind, end) for kind, end in ends if end is None or end > time]
+    if any(kind is State.MAINTENANCE for kind, _ in there):
+        return None
+    return max((end for _, end in there if end is not None), default=None)
 
 
 def next_opening(rules: Iterable[Rule], single: Iterable[Window], time: Micros) -> Micros | None:

@@ -11,7 +11,8 @@ from simulation_scenario import DEVICE, QUBITS
 
 from warden import frames, runner, wire
 from warden.model import SECOND
-from warden.runner import Abandon, Begin, Failure, Runner, Send
+from warden.qpu.drift import Findings
+from warden.runner import Abandon, Begin, Calibrate, Failure, Runner, Send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,8 +121,11 @@ class _Process:
             heartbeat=self._heartbeat,
         )
         self._mode = self._old_token = self._working = ""
+        # As good as new when it was calibrated last, and worse and worse since.
+        self._good = self._now
+        self._lasting = scenario.lasting
         self._frozen: list[bytes] | None = None
-        self._lies: dict[str, wire.RunFinished] = {}
+        self._lies: dict[str, wire.RunFinished | wire.CalibrationFinished] = {}
         self._due = 0
         self._dead = False
         self._do(self._runner.start(self._now))
@@ -157,7 +161,8 @@ class _Process:
             return
         body = frames.unpack(frame, wire.ToWorker)
         self._world.log(self._instance, "hears", body)
-        if self._mode == "hang" and not (isinstance(body, wire.StartRun) and body.token != self._runner.token):
+        new = isinstance(body, wire.StartRun | wire.StartCalibration) and body.token != self._runner.token
+        if self._mode == "hang" and not new:
             return
         self._do(self._runner.hear(body, self._now))
         self._sleep()
@@ -183,8 +188,8 @@ class _Process:
             match action:
                 case Send(body=body):
                     self._send(body)
-                case Begin(run=run):
-                    self._begin(run)
+                case Begin(run=order) | Calibrate(order=order):
+                    self._begin(order)
                 case Abandon():
                     self._qpu.end(self._working)
                 case _:
@@ -192,7 +197,7 @@ class _Process:
 
     # --- the device ---
 
-    def _begin(self, run: wire.StartRun) -> None:
+    def _begin(self, run: wire.StartRun | wire.StartCalibration) -> None:
         self._qpu.end(self._working)
         self._mode = self._choose()
         self._working = run.token
@@ -200,6 +205,9 @@ class _Process:
         if self._mode:
             self._world.log(self._instance, "device:", self._mode)
         setup = self._chance.randint(0, max(1, self._timing.pace(0).setup))
+        if isinstance(run, wire.StartCalibration):
+            self._qpu.calibrated += 1
+            setup += self._chance.randint(0, 30 * SECOND)
         if self._mode == "slow":
             setup += self._chance.randint(SECOND, 60 * SECOND)
         elif self._mode == "hang":
@@ -216,7 +224,7 @@ class _Process:
         if self._qpu.at_work is not None:
             self._qpu.at_work.honest = False
 
-    def _thaw(self, run: wire.StartRun | None = None) -> None:
+    def _thaw(self, run: wire.StartRun | wire.StartCalibration | None = None) -> None:
         """SIGCONT: it finds its messages, and that much time has passed."""
         frames, self._frozen, self._mode = self._frozen or [], None, ""
         if self._dead:
@@ -229,8 +237,12 @@ class _Process:
         else:
             self._computed(run)
 
-    def _computed(self, run: wire.StartRun) -> None:
+    def _computed(self, run: wire.StartRun | wire.StartCalibration) -> None:
         if self._dead:
+            return
+        if isinstance(run, wire.StartCalibration):
+            self._do(self._runner.calibrated(run.token, self._found(run), self._now))
+            self._sleep()
             return
         outcome: list[str] | Failure
         if self._mode == "task fault":
@@ -245,17 +257,27 @@ class _Process:
         self._do(self._runner.computed(run.token, outcome, self._now))
         self._sleep()
 
+    def _found(self, order: wire.StartCalibration) -> Findings:
+        if self._mode in {"task fault", "device fault"}:
+            return Findings(error="no atom was seen")
+        self._good = self._now
+        error = order.number / 1000
+        return Findings(measured={"rabi_error": error}, left={"rabi_error": error / 10}, before=0.9, after=0.99)
+
     # --- what it says ---
 
     def _send(self, body: wire.Message) -> None:
-        if isinstance(body, wire.RunFinished):
+        if isinstance(body, wire.WorkerBeat) and self._lasting:
+            quality = max(0.0, 1 - (self._now - self._good) / self._lasting)
+            body = msgspec.structs.replace(body, quality=quality)
+        if isinstance(body, wire.RunFinished | wire.CalibrationFinished):
             self._qpu.end(body.token)
             self._finished(body)
             return
         self._world.log(self._instance, "says", body)
         self._endpoint.send(frames.pack(body))
 
-    def _finished(self, body: wire.RunFinished) -> None:
+    def _finished(self, body: wire.RunFinished | wire.CalibrationFinished) -> None:
         if self._mode == "garbage":
             self._world.log(self._instance, "says garbage")
             self._endpoint.send(self._chance.choice((b"", b"\xc1garbage", frames.pack(body)[:-3], b"\x93\x01\x02\x03")))
@@ -269,7 +291,8 @@ class _Process:
             self._qpu.lies.add(self._old_token)
             said.insert(0, msgspec.structs.replace(said[0], token=self._old_token))
         if self._mode == "two answers":
-            said.append(msgspec.structs.replace(said[0], shots=0, counts={}))
+            other = {"shots": 0, "counts": {}} if isinstance(body, wire.RunFinished) else {"measured": {}}
+            said.append(msgspec.structs.replace(said[0], **other))
         if self._mode != "stale token":
             self._old_token = body.token
         for one in said:
@@ -277,9 +300,21 @@ class _Process:
             self._world.log(self._instance, "says", one)
             self._endpoint.send(frames.pack(one))
 
-    def _lie(self, body: wire.RunFinished) -> wire.RunFinished:
-        some, asked = next(iter(body.counts), "01"), self._qpu.orders[body.token].run.shots
-        lies: dict[str, dict[str, Any]] = {
+    def _lie(self, body: wire.RunFinished | wire.CalibrationFinished) -> wire.RunFinished | wire.CalibrationFinished:
+        lies = self._of_a_run(body) if isinstance(body, wire.RunFinished) else self._of_a_calibration()
+        return msgspec.structs.replace(body, **lies.get(self._mode, {}))
+
+    def _of_a_calibration(self) -> dict[str, dict[str, Any]]:
+        return {
+            "wrong sum": {"left": {"rabi_error": float("nan")}},
+            "wrong bits": {"measured": {"charm": 1.0}},
+            "wrong time": {"time": self._chance.choice((0, 10**15))},
+        }
+
+    def _of_a_run(self, body: wire.RunFinished) -> dict[str, dict[str, Any]]:
+        order: Any = self._qpu.orders[body.token].run
+        some, asked = next(iter(body.counts), "01"), order.shots
+        return {
             "too many shots": {"shots": asked + 5, "counts": {some: asked + 5}},
             "wrong sum": {"shots": body.shots + 1},
             "wrong bits": {"counts": {f"{bits}1": n for bits, n in body.counts.items()}},
@@ -288,7 +323,6 @@ class _Process:
             "wrong order": {"bitstrings": self._chance.choice(_spoilt(body.bitstrings))} if body.bitstrings else {},
             "wrong time": {"time": self._chance.choice((0, 10**15))},
         }
-        return msgspec.structs.replace(body, **lies.get(self._mode, {}))
 
 
 def _spoilt(data: bytes) -> tuple[bytes, ...]:
