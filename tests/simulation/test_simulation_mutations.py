@@ -9,6 +9,7 @@ import pytest
 from simulation_site import simulate
 
 from warden import admission, bitstrings, policy, results, runner
+from warden.calibrator import Calibrator
 from warden.core import Core
 from warden.dispatch import Dispatcher
 from warden.events import Keep, Tell
@@ -212,6 +213,50 @@ def does_not_hear_that_jobs_are_suspended(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ledger, "suspend", nothing)
 
 
+def calibrates_beside_a_run(patch: pytest.MonkeyPatch) -> None:
+    start = Dispatcher.start
+
+    def eager(self: Dispatcher, now: int) -> None:
+        start(self, now)
+        if self.worker is not None:
+            self.calibrator.start(self.worker, now)
+
+    patch.setattr(Dispatcher, "start", eager)
+
+
+def runs_beside_a_calibration(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Calibrator, "_may_go_on", always)
+    patch.setattr(Calibrator, "token", "")
+
+
+def calibrates_outside_of_windows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Planner, "holds", always)
+    patch.setattr(Calibrator, "_may_go_on", lambda self, windows, _: bool(windows))
+
+
+def believes_every_calibration(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(results, "flaw", lambda _: "")
+
+
+def calibrates_again_in_the_same_window(patch: pytest.MonkeyPatch) -> None:
+    keep = Calibrator._keep
+
+    def insatiable(self: Calibrator, calibrating: Any) -> None:
+        before = self._now.commission
+        if calibrating.commission is None and before is not None:
+            calibrating = msgspec.structs.replace(calibrating, waiting=before.windows)
+        keep(self, calibrating)
+
+    patch.setattr(Calibrator, "_keep", insatiable)
+
+
+def takes_each_run_as_the_qpu_is_then(patch: pytest.MonkeyPatch) -> None:
+    start = Dispatcher._start
+    patch.setattr(
+        Dispatcher, "_start", lambda self, task, now: start(self, msgspec.structs.replace(task, started=None), now)
+    )
+
+
 MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     ignores_windows: "2",
     forgets_operators_windows: "2",
@@ -241,6 +286,12 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     counts_a_run_s_time_from_when_it_is_read: "2",
     lets_suspended_jobs_run: "7",
     does_not_hear_that_jobs_are_suspended: "7",
+    calibrates_beside_a_run: "1",
+    runs_beside_a_calibration: "12",
+    calibrates_outside_of_windows: "2",
+    believes_every_calibration: "4",
+    calibrates_again_in_the_same_window: "2",
+    takes_each_run_as_the_qpu_is_then: "4",
 }
 
 
