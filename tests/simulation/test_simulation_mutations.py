@@ -231,7 +231,7 @@ def runs_beside_a_calibration(patch: pytest.MonkeyPatch) -> None:
 
 def calibrates_outside_of_windows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Planner, "holds", always)
-    patch.setattr(Calibrator, "_may_go_on", lambda self, windows, _: bool(windows))
+    patch.setattr(Calibrator, "_may_go_on", lambda _, windows, __: bool(windows))
 
 
 def believes_every_calibration(patch: pytest.MonkeyPatch) -> None:
