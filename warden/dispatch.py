@@ -14,7 +14,7 @@ import msgspec
 from warden import admission, policy, results, wire
 from warden.calibrator import Calibrator
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
-from warden.gauge import Gauge
+from warden.gauge import SAMPLED, Gauge
 from warden.health import Health
 from warden.ledger import told
 from warden.model import SECOND, BadRequestError, LimitError, Micros, Run, Task, TaskStatus, brief, clock
@@ -82,7 +82,7 @@ class Dispatcher:
         self._new_id = new_id
         self._active: _Active | None = None
         self.calibrator = Calibrator(ledger, planner, new_id, remembered, grace=self._silence + _GRACE)
-        self._gauge = Gauge(ledger, planner)
+        self._gauge = Gauge(ledger, planner, every=settings.timing.scaled(SAMPLED))
         # Until then only the worker that we knew is taken: it may be at work, and needs some time to say so.
         self._awaited: Micros | None = None
         # The task that the QPU was at last, and whether it had waited for too long.

@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from warden.ledger import Ledger
     from warden.planner import Planner
 
-# Of what each beat says so much is kept.
-_SAMPLED = 300 * SECOND
+# Of what each beat says one sample is kept in so long.
+SAMPLED = 300 * SECOND
 
 
 class Gauge:
     """Reads what the worker's last beat said; None: it said nothing."""
 
-    def __init__(self, ledger: Ledger, planner: Planner) -> None:
+    def __init__(self, ledger: Ledger, planner: Planner, *, every: Micros = SAMPLED) -> None:
         self._ledger = ledger
         self._planner = planner
+        self._every = every
         self._kept: Quality | None = None
 
     def read(self, value: float | None, calibration: Calibration | None, now: Micros) -> None:
@@ -29,6 +30,6 @@ class Gauge:
         if value is None:
             return
         kept, number = self._kept, 0 if calibration is None else calibration.id
-        if kept is None or kept.calibration != number or not kept.time <= now < kept.time + _SAMPLED:
+        if kept is None or kept.calibration != number or not kept.time <= now < kept.time + self._every:
             self._kept = Quality(time=now, value=value, calibration=number)
             self._ledger.add(Keep(self._kept))
