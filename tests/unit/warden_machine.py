@@ -79,6 +79,8 @@ class Machine:
         DISKS.append(self.disk)
         self.answers: dict[int, Any] = {}
         self.told: dict[bytes, list[wire.Message]] = {}
+        # Of what was told: a long life is full of other things.
+        self.runs: dict[bytes, list[wire.StartRun]] = {}
         self.qpus: list[Qpu] = []
         self._ids = itertools.count(1)
         self._correlations = itertools.count(1)
@@ -91,6 +93,7 @@ class Machine:
         """What a broker goes on with after kill -9: the disk, and nobody connected."""
         self.core = self._new_core()
         self.told.clear()
+        self.runs.clear()
         self.send(Started())
         self.send(Tick())
 
@@ -117,6 +120,8 @@ class Machine:
                     self.answers[asked.correlation] = error
                 case Tell(peer=peer, body=body):
                     self.told.setdefault(peer, []).append(body)
+                    if isinstance(body, wire.StartRun):
+                        self.runs.setdefault(peer, []).append(body)
         return effects
 
     def post(self, body: wire.Message, uid: int | None = ROOT) -> int:
@@ -240,7 +245,7 @@ class Qpu:
 
     @property
     def runs(self) -> list[wire.StartRun]:
-        return [body for body in self.heard if isinstance(body, wire.StartRun)]
+        return self.machine.runs.get(self.peer, [])
 
     @property
     def calibrations(self) -> list[wire.StartCalibration]:
