@@ -157,7 +157,7 @@ def resume(config: Path) -> None:
 
 @main.group(cls=console.Group)
 def calibrate() -> None:
-    """Plan calibrations, windows in which the QPU takes no task, and see what they found."""
+    """Plan calibrations, and see what they found."""
 
 
 @calibrate.command()
