@@ -55,7 +55,7 @@ class Worker:
             qubits=specs.qubits,
             timing=config.timing,
             heartbeat=config.broker.heartbeat,
-            facts=software.facts(specs.name, config.qpu.emulator),
+            facts=software.facts(specs.name, config.qpu.emulator, noise=not config.drifting.off),
             drift=config.drifting,
         )
         self._emulation: Emulation | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,10 +16,12 @@ from warden_machine import ALICE, BOB, DEVICE, OPERATOR, Machine, Qpu, ready, se
 from warden_site import AFM, Site, wait_until
 
 from warden import bitstrings, frames, wire
+from warden.client import pulser_results
 from warden.events import Keep
 from warden.model import (
     SECOND,
     Calibration,
+    ConfigurationError,
     ConflictError,
     LimitError,
     NotFoundError,
@@ -26,6 +29,7 @@ from warden.model import (
     Task,
     TaskStatus,
 )
+from warden.qpu.process import Order
 from warden.store import Store
 
 if TYPE_CHECKING:
@@ -233,8 +237,6 @@ PACED = {"shot_rate": 40.0, "overhead": 0.05, "emulator": "qutip"}
 def whole(site: Site, number: int) -> list[str]:
     """What this task comes to in one piece: the same seed, the same number."""
     emulator = pytest.importorskip("warden.qpu.emulator")
-    from warden.qpu.process import Order  # noqa: PLC0415 - as above
-
     found: list[str] = emulator.sample(
         Order(device="AnalogDevice", sequence=AFM, first_shot=0, shots=120, seed=site.config.qpu.seed, task=number)
     )
@@ -353,3 +355,43 @@ def test_shots_and_metadata_outlive_kill_9_of_the_broker(site: Site) -> None:
     with site.resource() as resource:
         assert resource.task_bitstrings(task) == ["0000"] * 20
         assert resource.task_metadata(task)["emulator"] == "echo"
+
+
+def test_metadata_say_whether_there_is_noise_and_what_computed_them_and_never_the_seed(site: Site) -> None:
+    pytest.importorskip("pulser_simulation")
+    site.configure(qpu={"seed": 271828182, "overhead": 0.01, "emulator": "qutip"}, noise={"p_false_pos": 0.01})
+    site.start_broker()
+    site.start_worker()
+    with site.resource() as resource:
+        task = resource.task_start(AFM, 20)
+        counts = resource.wait(task, 40)
+        told = resource.task_metadata(task)
+        results = resource.task_pulser_results(task)
+    assert told["noise"] is True
+    assert any(line.startswith("pulser-core ") for line in told["software"])
+    assert "271828182" not in repr(told)
+    assert (results.atom_order, results.total_duration) == (tuple(told["atom_order"]), told["total_duration"])
+    assert results.final_bitstrings == counts
+
+
+def test_without_pulser_its_results_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pulser.backend.results", None)
+    with pytest.raises(ConfigurationError, match="Pulser is not installed for this Python"):
+        pulser_results(Task(id=1, session="s", uid=1, shots=1, qubits=1, key="k", submitted=0))
+
+
+def test_names_that_nobody_could_want_to_read_are_not_told() -> None:
+    emulator = pytest.importorskip("warden.qpu.emulator")
+    pulser = pytest.importorskip("pulser")
+
+    def told(name: str) -> dict[str, Any]:
+        built = pulser.Sequence(pulser.Register({name: (0.0, 0.0), "b": (8.0, 0.0)}), pulser.MockDevice)
+        built.declare_channel("ryd", "rydberg_global")
+        built.add(pulser.Pulse.ConstantPulse(100, 1.0, 0.0, 0.0), "ryd")
+        order = Order(device="MockDevice", sequence=built.to_abstract_repr(), first_shot=0, shots=1, seed=0, task=1)
+        facts: dict[str, Any] = emulator.facts(order)
+        return facts
+
+    assert told("a") == {"atom_order": ("a", "b"), "total_duration": 100}
+    for name in ("x" * 65, "two\nlines", "\ud800"):
+        assert told(name) == {"total_duration": 100}

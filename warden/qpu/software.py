@@ -16,11 +16,12 @@ _PACKAGES = {
 }
 
 
-def facts(device: str, emulator: str) -> dict[str, Fact]:
+def facts(device: str, emulator: str, *, noise: bool) -> dict[str, Fact]:
+    """`noise`: whether the device is other than ideal."""
     packages = ("gridengine-qpu", *_PACKAGES.get(emulator, ()))
     versions = ((package, _version(package)) for package in packages)
     software = tuple(f"{package} {version}" for package, version in versions if version)
-    return {"device": device, "emulator": emulator, "software": software, "noise": False}
+    return {"device": device, "emulator": emulator, "software": software, "noise": noise}
 
 
 def _version(package: str) -> str:
