@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import msgspec
 
-from warden.model import ConfigurationError
+from warden.model import SECOND, ConfigurationError, Micros, one_line
 from warden.qpu import drift, tidy
 from warden.qpu.drift import Findings, Survey
 from warden.wire import Fact
@@ -52,6 +52,8 @@ _DYING_TAKES = 5
 _CHUNK = 2**20
 # Address space of a run's process, in bytes: far more than the largest register needs, less than a machine has.
 _MEMORY = 8 * 2**30
+# More than any run has, and a number that travels.
+_FOREVER = 365 * 86_400 * SECOND
 
 
 class Specs(msgspec.Struct, frozen=True):
@@ -88,6 +90,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fault: Literal["task", "device"] = "task"
     specs: Specs | None = None
     findings: Findings | None = None
+    preparation: Micros = 0
 
 
 class Physics(Protocol):
@@ -95,6 +98,9 @@ class Physics(Protocol):
 
     def describe(self, device: str, /) -> Specs:
         """Say what the device of this name is; whatever it raises is the configuration's fault."""
+
+    def check(self, device: str, sequence: str, /) -> Micros:
+        """Say what a sequence needs before its first shot; whatever it raises is why the device cannot run it."""
 
     def sample(self, order: Order, /) -> list[str]:
         """Draw the ordered shots; whatever it raises ends the run with an error."""
@@ -134,13 +140,14 @@ class Emulation:
                 return False
         return True
 
-    def outcome(self) -> Outcome:
-        """What the process found, once it is done; a process that died has an error for an outcome."""
+    def outcome(self, fault: Literal["task", "device"] = "task") -> Outcome:
+        """What the process found, once it is done; a process that died has an error for an outcome, by this fault."""
         try:
             return msgspec.msgpack.decode(self._said, type=Outcome)
         except msgspec.DecodeError:
             self._process.join(_DYING_TAKES)
-            return Outcome(error=f"the emulator died (exit status {self._process.exitcode}): is there enough memory?")
+            why = f"the emulator died (exit status {self._process.exitcode}): is there enough memory?"
+            return Outcome(error=why, fault=fault)
 
     def end(self) -> None:
         self._process.kill()
@@ -194,6 +201,18 @@ class Emulator:
     def survey_at_once(self, survey: Survey) -> Outcome | None:
         """What a calibration comes to, if it can be had without a process."""
         return Outcome(findings=drift.at_once(survey)) if self._emulator in _INSTANT else None
+
+    def check(self, sequence: str) -> Emulation:
+        """Begin to look at a sequence; its outcome has a preparation, or an error.
+
+        Raises:
+            OSError: The machine has no process to spare.
+        """
+        return self._fork(_check, msgspec.msgpack.encode((self._device, sequence)))
+
+    def checked_at_once(self, sequence: str) -> Outcome | None:
+        """What a check comes to, if it can be had without a process; else it has to be started."""
+        return _checked(self._emulator, self._device, sequence) if self._emulator in _INSTANT else None
 
     def _order(self, task: int, sequence: str, first_shot: int, shots: int) -> Order:
         return Order(
@@ -268,6 +287,22 @@ def _survey(pipe: Connection, _: str, argument: bytes) -> None:
     _say(pipe, outcome)
 
 
+def _check(pipe: Connection, emulator: str, question: bytes) -> None:
+    _prepare()
+    device, sequence = msgspec.msgpack.decode(question, type=tuple[str, str])
+    _say(pipe, _checked(emulator, device, sequence))
+
+
+def _checked(emulator: str, device: str, sequence: str) -> Outcome:
+    fault: Literal["task", "device"] = "device"
+    try:
+        physics = _physics(emulator)
+        fault = "task"
+        return Outcome(preparation=max(0, min(int(physics.check(device, sequence)), _FOREVER)))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Outcome(error=_line(error), fault=fault)
+
+
 def _sampled(emulator: str, order: Order) -> Outcome:
     fault: Literal["task", "device"] = "device"
     try:
@@ -301,5 +336,4 @@ def _prepare() -> None:
 def _line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "the emulation needs more memory than a run may have: make the sequence shorter or smaller"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:1000]
+    return one_line(str(error))[:1000] or type(error).__name__
