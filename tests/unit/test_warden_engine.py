@@ -139,6 +139,33 @@ def test_on_a_full_disk_nothing_is_told_but_that_nothing_was_accepted(broker: En
     assert not broker.failing
 
 
+def test_what_waits_for_the_worker_s_word_when_the_disk_fails_was_not_accepted(broker: Engine, disk: Disk) -> None:
+    session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
+    start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
+    (told,) = broker.turn([Asked(b"a", 2, ALICE, start)], T0 + 1)
+    check = frames.unpack(told.frame, wire.ToWorker)
+    disk.full = True
+    heard = answers(broker.turn([Reported(b"w", wire.SequenceChecked(instance="i", token=check.token))], T0 + 2))
+    assert "nothing was accepted" in heard[b"a"]["error"]["text"]
+    disk.full = False
+    assert disk.task(1) is None
+    # It is asked again, and the worker as well: nobody remembers what it said.
+    heard = answers(broker.turn([hello(), Asked(b"a", 3, ALICE, start)], T0 + 3)[:0])
+    assert heard == {}
+    assert disk.task(1) is None
+    broker.turn([Tick()], T0 + 20 * SECOND)
+    assert disk.task(1) is not None
+
+
+def test_while_the_disk_fails_nothing_waits_for_the_worker(broker: Engine, disk: Disk) -> None:
+    session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
+    start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
+    disk.full = disk.full_for_data = True
+    broker.turn([Tick()], T0 + 1)
+    heard = answers(broker.turn([hello(), Asked(b"a", 2, ALICE, start)], T0 + 2))
+    assert "nothing was accepted" in heard[b"a"]["error"]["text"]
+
+
 def test_what_was_acknowledged_is_there_for_the_next_broker(broker: Engine, disk: Disk) -> None:
     broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)
     heard = answers(fresh(disk).turn([Asked(b"b", 1, ROOT, wire.ListSessions(everybody=True))], T0))

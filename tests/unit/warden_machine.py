@@ -207,6 +207,7 @@ class Qpu:
         self.peer = instance.encode()
         self.token = ""
         self.quality: float | None = None
+        self.specs = "{}"
         self.taken: wire.StartRun | None = None
         # Whether it says at once that it can run what it is asked about.
         self.prompt = True
@@ -229,7 +230,7 @@ class Qpu:
         self._say(
             wire.WorkerHello(
                 instance=self.instance,
-                device="{}",
+                device=self.specs,
                 device_name=DEVICE,
                 qubits=self.qubits,
                 clock=self.clock,
