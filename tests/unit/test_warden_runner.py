@@ -692,17 +692,16 @@ def test_it_drops_what_nobody_waits_for_any_more() -> None:
     assert runner.checked("d", 5) == []
 
 
-def test_a_sequence_that_takes_too_long_is_refused() -> None:
+def test_a_check_that_takes_too_long_is_ended_and_says_nothing_of_its_sequence() -> None:
     runner = taken()
     runner.tick(T0 + CHECK - 2)
     runner.hear(question(), T0)
     assert runner.next_wakeup(T0 + CHECK - 2) == T0 + CHECK
     assert runner.tick(T0 + CHECK - 1) == []
     late = [action for action in runner.tick(T0 + CHECK) if not isinstance(action, Note)]
-    why = "Pulser did not finish checking it within 5 s: make it shorter"
-    assert late[:2] == [Dismiss(), checked(error=why, fault="task")]
+    assert late[:2] == [Dismiss(), checked(error="it could not be checked within 6 s", fault="device")]
     assert runner.checked("c", 5) == []
 
 
 def test_the_broker_waits_longer_than_the_worker_looks() -> None:
-    assert 1.5 * CHECK <= PATIENCE
+    assert CHECK < PATIENCE

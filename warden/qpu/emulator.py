@@ -81,7 +81,8 @@ def _reason(error: Exception) -> str:
     """Pulser's own words; not a schema's, which begin with the whole sequence and seldom come to the point."""
     if isinstance(error, jsonschema.ValidationError):
         return "it does not follow Pulser's schema: write it with Sequence.to_abstract_repr()"
-    return str(error)
+    # What "incompatible with the new device" comes from is told by the error behind it.
+    return str(error) if error.__cause__ is None else f"{str(error).rstrip('.')}: {error.__cause__}"
 
 
 def _distribution(sequence: pulser.Sequence) -> tuple[list[str], np.ndarray]:

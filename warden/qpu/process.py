@@ -12,13 +12,14 @@ import ctypes
 import importlib
 import logging
 import multiprocessing
+import multiprocessing.forkserver
 import multiprocessing.util
 import os
 import resource
 import signal
 import time
 import warnings
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import msgspec
 
@@ -52,6 +53,8 @@ _DYING_TAKES = 5
 _CHUNK = 2**20
 # Address space of a run's process, in bytes: far more than the largest register needs, less than a machine has.
 _MEMORY = 8 * 2**30
+# So many seconds Pulser may look at a sequence; `runner.CHECK` is what they may take on a busy machine.
+_CHECK = 4
 # More than any run has, and a number that travels.
 _FOREVER = 365 * 86_400 * SECOND
 
@@ -290,7 +293,23 @@ def _survey(pipe: Connection, _: str, argument: bytes) -> None:
 def _check(pipe: Connection, emulator: str, question: bytes) -> None:
     _prepare()
     device, sequence = msgspec.msgpack.decode(question, type=tuple[str, str])
-    _say(pipe, _checked(emulator, device, sequence))
+    # Of the processor's time: that the machine is busy is no fault of the sequence.
+    signal.signal(signal.SIGXCPU, _too_long)
+    resource.setrlimit(resource.RLIMIT_CPU, (_CHECK, _CHECK + 1))
+    try:
+        outcome = _checked(emulator, device, sequence)
+    except _TooLongError:
+        outcome = Outcome(error=f"Pulser did not finish checking it within {_CHECK} s: make it shorter")
+    _say(pipe, outcome)
+
+
+class _TooLongError(BaseException):
+    """Nothing that Pulser's own code holds up."""
+
+
+def _too_long(*_: object) -> None:
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    raise _TooLongError
 
 
 def _checked(emulator: str, device: str, sequence: str) -> Outcome:
@@ -327,6 +346,11 @@ def _physics(emulator: str) -> Physics:
 def _prepare() -> None:
     """Die with the parent, and leave a SIGINT from the terminal to the worker."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Our parent ends when the worker does and nobody else has the pipe by which it sees that: it must not wait for us.
+    server: Any = multiprocessing.forkserver._forkserver  # noqa: SLF001 - it has no other name
+    alive, server._forkserver_alive_fd = server._forkserver_alive_fd, None  # noqa: SLF001 - as above
+    if alive is not None:
+        os.close(alive)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
