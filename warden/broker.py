@@ -18,7 +18,7 @@ from warden.clock import Clock
 from warden.engine import Engine, Outgoing
 from warden.events import REFUSED, Door, Enrolled, Started, Stepped, Tick
 from warden.holder import Holder
-from warden.model import SECOND, ConfigurationError, UnauthenticatedError, WardenError
+from warden.model import SECOND, ConfigurationError, NotFoundError, UnauthenticatedError, WardenError
 from warden.roster import Roster
 from warden.sections import LARGEST_RESULT, LARGEST_SEQUENCE
 from warden.settings import settings
@@ -188,8 +188,11 @@ class Broker:
                     authority.check(part, asked.uid, self._members)
                     self._answer(asked, self._uploads.add(asked.uid or 0, part))
                 case wire.TaskStart(upload=str(upload)) as body if asked.uid is not None:
-                    text = self._uploads.text(asked.uid, upload)
-                    yield replace(asked, body=replace(body, sequence=text, upload=None))
+                    # One that is not here may have been used: the core knows whether this was asked before.
+                    with contextlib.suppress(NotFoundError):
+                        text = self._uploads.text(asked.uid, upload)
+                        asked = replace(asked, body=replace(body, sequence=text, upload=None))
+                    yield asked
                 case _:
                     yield asked
         except WardenError as error:

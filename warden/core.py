@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from warden import admission, authority, wire
+from warden.checks import UNCHECKED, Checks, Held, Verdict, check_runs
 from warden.condition import Condition
 from warden.dispatch import Dispatcher
 from warden.events import (
@@ -94,6 +95,7 @@ class Core:
         self._hosts = Hosts()
         self._planner = Planner(calendar, self._ledger, remembered.almanac)
         self._dispatcher = Dispatcher(settings, self._ledger, self._planner, new_id, remembered)
+        self._checks = Checks(settings, self._ledger, new_id)
         self._condition = Condition(settings, self._ledger, self._planner, self._dispatcher)
         self._prune_at: Micros | None = None
 
@@ -111,6 +113,8 @@ class Core:
         match event:
             case Asked():
                 self._asked(event, now)
+            case Reported(body=wire.SequenceChecked() as said):
+                self._checks.heard(said)
             case Reported() | Garbled():
                 self._dispatcher.handle(event, now)
             case Started(away=away):
@@ -121,6 +125,7 @@ class Core:
                 self._ledger.shift(by)
                 self._hosts.shift(by)
                 self._dispatcher.shift(by)
+                self._checks.shift(by)
             case Enrolled(members=members):
                 self._members = members
             case Tick():
@@ -135,7 +140,7 @@ class Core:
 
     def next_wakeup(self, now: Micros) -> Micros | None:
         """When something changes by itself: the broker sends a Tick then."""
-        times = [*self._ledger.times(), *self._dispatcher.times(), *self._planner.times(now)]
+        times = [*self._ledger.times(), *self._dispatcher.times(), *self._planner.times(now), *self._checks.times()]
         return min((time for time in times if time > now), default=None)
 
     def availability(self, now: Micros) -> Availability:
@@ -148,14 +153,29 @@ class Core:
             authority.check(asked.body, asked.uid, self._members)
             self._answer(asked, now)
         except WardenError as error:
-            if isinstance(error, ForbiddenError):
-                body = asked.body
-                job = {"job": body.job, "uid": body.uid} if isinstance(body, wire.Acquire) else {}
-                self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(type(body)), **job, why=error.text)
-            if isinstance(error, ForeignSessionError) and asked.door is not Door.EDGES:
-                # That somebody has such a session is nobody else's business, but for QRMI's contract.
-                error = UnknownSessionError(error.text)
-            self._ledger.add(Refuse(asked, error))
+            self._refuse(asked, error)
+
+    def _refuse(self, asked: Asked, error: WardenError) -> None:
+        if isinstance(error, ForbiddenError):
+            body = asked.body
+            job = {"job": body.job, "uid": body.uid} if isinstance(body, wire.Acquire) else {}
+            self._ledger.audit(REFUSED, by=asked.uid, what=wire.name_of(type(body)), **job, why=error.text)
+        if isinstance(error, ForeignSessionError) and asked.door is not Door.EDGES:
+            # That somebody has such a session is nobody else's business, but for QRMI's contract.
+            error = UnknownSessionError(error.text)
+        self._ledger.add(Refuse(asked, error))
+
+    def _decide(self, held: Held, verdict: Verdict, now: Micros) -> None:
+        """What was held for the worker's word, as if it had just been asked: much may have changed meanwhile."""
+        asked = held.asked[0]
+        try:
+            authority.check(held.body, asked.uid, self._members)
+            task = self._task_start(asked, held.body, now, verdict)
+            for one in held.asked:
+                self._ledger.add(Answer(one, task))
+        except WardenError as error:
+            for one in held.asked:
+                self._refuse(one, error)
 
     def _answer(self, asked: Asked, now: Micros) -> None:  # noqa: C901, PLR0912 - the table of all requests
         result: Any
@@ -183,7 +203,9 @@ class Core:
             case wire.ListHosts():
                 result = self._hosts.reports()
             case wire.TaskStart() as body:
-                result = self._task_start(asked.uid, body, now)
+                result = self._task_start(asked, body, now)
+                if result is None:
+                    return
             case wire.GetTask(task=number, wait=wait):
                 task = self._visible(asked.uid, number, now)
                 if wait and not task.status.final:
@@ -272,7 +294,11 @@ class Core:
                 self._ledger.resume(vouched, now)
         return wire.Renewed(sessions=len(renewed), reporter=self._hosts.heard(body, now))
 
-    def _task_start(self, uid: int | None, body: wire.TaskStart, now: Micros) -> Task:
+    def _task_start(
+        self, asked: Asked, body: wire.TaskStart, now: Micros, verdict: Verdict | None = None
+    ) -> Task | None:
+        """The task; None where the worker is asked about its sequence first, which is done without a `verdict`."""
+        uid = asked.uid
         session = self._ledger.session(body.session)
         if session is None or session.uid != uid:
             refusal = UnknownSessionError if session is None else ForeignSessionError
@@ -280,16 +306,27 @@ class Core:
         known = self._ledger.archive.task_by_key(session.id, body.key)
         if known is not None:
             return self._visible(uid, known.id, now).public()
+        if self._checks.joins(asked, body):
+            return None
         if session.ended is not None:
             raise EndedSessionError(f"the session has ended: {session.end_reason}")
         authority.check_user(session.uid, self._members, self._settings.name)
-        admission.check_limits(self._settings, self._ledger.queue, session.uid, body)
+        if body.upload is not None:
+            raise NotFoundError("this upload is not here any more: send all its parts again")
         device = self._dispatcher.device
+        admission.check_limits(self._settings, self._ledger.queue, session.uid, body)
         qubits = inspect(body.sequence, device=device.name if device else None, qubits=self._condition.qubits)
         admission.check_bitstrings(body, qubits)
-        pace = self._settings.timing.pace(qubits)
+        check_runs(device, body.shots)
+        verdict = verdict or self._checks.verdict(body.sequence)
+        pace = self._settings.timing.pace(qubits, 0 if verdict is None else verdict.preparation)
         admission.check_time(self._settings, pace, self._planner.longest_gap, body)
         admission.check_budget(self._settings, pace, session, self._ledger.tasks_of(session), body)
+        verdict = verdict or self._held(asked, body, session.uid, now)
+        if verdict is None:
+            return None
+        if verdict.error:
+            raise BadRequestError(verdict.error)
         task = self._ledger.open_task(
             session,
             sequence=body.sequence,
@@ -298,9 +335,16 @@ class Core:
             key=body.key,
             within=body.within,
             bitstrings=body.bitstrings,
+            preparation=verdict.preparation,
             now=now,
         )
         return task.public()
+
+    def _held(self, asked: Asked, body: wire.TaskStart, uid: int, now: Micros) -> Verdict | None:
+        """None, as the worker is asked for its verdict; or that it cannot be had."""
+        # While nothing can be kept nothing is held, either: its task could not be taken.
+        possible = not self.trouble and self._dispatcher.worker is not None
+        return None if possible and self._checks.hold(asked, body, uid, now) else UNCHECKED
 
     def _task_stop(self, uid: int | None, number: int, now: Micros) -> Task:
         task = self._visible(uid, number, now)
@@ -363,6 +407,9 @@ class Core:
             self._end_what_is_over(now)
             self._planner.pass_time(now)
         self._dispatcher.pass_time(now)
+        for held, verdict in self._checks.settled(self._dispatcher.worker, self._dispatcher.device, now):
+            self._decide(held, verdict, now)
+        self._checks.ask(self._dispatcher.worker, now)
         self._ledger.answer_overdue(now)
         if not self.trouble:
             self._dispatcher.start(now)

@@ -198,6 +198,7 @@ class Ledger:
         key: str,
         within: Micros | None,
         bitstrings: bool,
+        preparation: Micros = 0,
         now: Micros,
     ) -> Task:
         task = Task(
@@ -212,6 +213,7 @@ class Ledger:
             since=now,
             deadline=None if within is None else now + within,
             bitstrings=bitstrings,
+            preparation=preparation,
             log=(f"{clock(now)} queued: {shots} shots on {qubits} qubits",),
         )
         self._next_task += 1

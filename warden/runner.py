@@ -25,6 +25,8 @@ from warden.qpu.timing import Pace, Timing
 _SILENT_BEATS = 5
 _STEADY = Drift()
 _LATE = "it did not end in time: its window is too short, or the worker's machine too busy"
+# So long a check may take, however busy the machine is; the broker waits a little longer.
+CHECK = 6 * SECOND
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -49,6 +51,16 @@ class Abandon(msgspec.Struct, frozen=True):
     """End the emulation or calibration that was begun: nobody wants to know any more what it computes."""
 
 
+class Check(msgspec.Struct, frozen=True):
+    """Have the emulator look at this sequence, beside whatever run is on, and tell `Runner.checked` what it says."""
+
+    check: wire.CheckSequence
+
+
+class Dismiss(msgspec.Struct, frozen=True):
+    """End the check that was begun."""
+
+
 class Reconnect(msgspec.Struct, frozen=True):
     """Make another connection: the broker may have another key, or be elsewhere."""
 
@@ -59,7 +71,7 @@ class Note(msgspec.Struct, frozen=True):
     text: str
 
 
-Action = Send | Begin | Calibrate | Abandon | Reconnect | Note
+Action = Send | Begin | Calibrate | Abandon | Check | Dismiss | Reconnect | Note
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -101,7 +113,7 @@ class _Scans(msgspec.Struct, frozen=True):
 
 
 class Runner:
-    """A worker's half of the protocol: `start` once, then `hear`, `computed`, `calibrated` and `tick` as time goes on.
+    """A worker's half of the protocol: `start` once, then `hear`, `computed`, `calibrated`, `checked` and `tick` in time's order.
 
     Each returns what is to be done, in order, before the next one is called. `tick` is due when `next_wakeup` has come,
     which each of the others may change.
@@ -139,6 +151,8 @@ class Runner:
         self._ahead: Micros | None = None
         self._calibration: Calibration | None = None
         self._measured: Calibration | None = None
+        # What is being checked, and until when.
+        self._check: tuple[str, Micros] | None = None
 
     @property
     def token(self) -> str:
@@ -151,7 +165,7 @@ class Runner:
 
     def next_wakeup(self, now: Micros) -> Micros:
         """When `tick` is due, `now` if it is overdue."""
-        times = [self._next_beat]
+        times = [self._next_beat, *([] if self._check is None else [self._check[1]])]
         if self._work is not None:
             times += [time for time in (self._work.deadline, self._ready_at(self._work)) if time is not None]
         if self._scans is not None and self._scans.deadline is not None:
@@ -165,7 +179,7 @@ class Runner:
 
     def tick(self, now: Micros) -> list[Action]:
         """Keep the run's times, and show that we live."""
-        return [*self._deliver(now), *self._out_of_time(now), *self._show_life(now)]
+        return [*self._deliver(now), *self._out_of_time(now), *self._hurry(now), *self._show_life(now)]
 
     def hear(self, message: wire.Message, now: Micros) -> list[Action]:
         """Take in what the broker says."""
@@ -174,7 +188,9 @@ class Runner:
             case wire.StartRun() | wire.StartCalibration() as order:
                 return self._ordered(order, now)
             case wire.StopRun(token=token):
-                return self._stop(token, now)
+                return [*self._stop(token, now), *self._stop_check(token)]
+            case wire.CheckSequence() as check:
+                return self._begin_check(check, now)
             case wire.Welcome(interval=interval, calibration=calibration):
                 # It says so again when another calibration is in force.
                 news: list[Action] = [] if self._welcome else [Note("the broker takes this worker")]
@@ -223,6 +239,13 @@ class Runner:
         if scans.deadline is not None and now >= scans.deadline:
             findings = Findings(error=_LATE)
         return self._calibrated(scans, findings, now)
+
+    def checked(self, token: str, outcome: Micros | Failure) -> list[Action]:
+        """Take in what the emulator says of this sequence: what it needs before its first shot, or what is wrong with it."""
+        if self._check is None or self._check[0] != token:
+            return []
+        self._check = None
+        return [self._verdict(token, outcome)]
 
     # --- the broker ---
 
@@ -330,6 +353,37 @@ class Runner:
         # What Pulser says of a sequence may quote it: that is for its owner.
         outcome = f"{len(done)} of {run.shots} shots done{' (failed)' if failure is not None else ''}"
         return [*self._abandoned(work), Note(f"run {brief(run.token)}: {outcome}"), *self._offer()]
+
+    # --- the check ---
+
+    def _begin_check(self, check: wire.CheckSequence, now: Micros) -> list[Action]:
+        if self._check is not None and self._check[0] == check.token:
+            return []
+        # A broker that asks about another sequence has given up the one that we have.
+        given_up = self._dismissed()
+        self._check = (check.token, now + CHECK)
+        return [*given_up, Check(check)]
+
+    def _stop_check(self, token: str) -> list[Action]:
+        return self._dismissed() if self._check is not None and self._check[0] == token else []
+
+    def _hurry(self, now: Micros) -> list[Action]:
+        """What takes too long keeps no other sequence from being looked at; whether it is at fault is not known here."""
+        if self._check is None or now < self._check[1]:
+            return []
+        token, why = self._check[0], f"it could not be checked within {CHECK // SECOND} s"
+        return [*self._dismissed(), self._verdict(token, Failure(why, "device"))]
+
+    def _dismissed(self) -> list[Action]:
+        given_up: list[Action] = [] if self._check is None else [Dismiss()]
+        self._check = None
+        return given_up
+
+    def _verdict(self, token: str, outcome: Micros | Failure) -> Send:
+        said = wire.SequenceChecked(instance=self._instance, token=token)
+        if isinstance(outcome, Failure):
+            return Send(msgspec.structs.replace(said, error=outcome.text, fault=outcome.fault))
+        return Send(msgspec.structs.replace(said, preparation=outcome))
 
     @staticmethod
     def _abandoned(work: _Work | None) -> list[Action]:

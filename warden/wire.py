@@ -331,11 +331,15 @@ class RunFinished(Message, frozen=True, kw_only=True):
 
 
 class SequenceChecked(Message, frozen=True, kw_only=True):
-    """What the QPU says of a sequence: why it cannot be run, or what it needs before its first shot."""
+    """What the QPU says of a sequence: why it cannot be run, or what it needs before its first shot.
+
+    An error that is the device's `fault` says nothing of the sequence: nobody could look at it.
+    """
 
     instance: Id
     token: Token
     error: Error = ""
+    fault: Literal["", "task", "device"] = ""
     preparation: Time = 0
 
 
@@ -403,7 +407,7 @@ class StartRun(Message, frozen=True, kw_only=True):
 
 
 class StopRun(Message, frozen=True, kw_only=True):
-    """Ends a run, or a calibration, before its time."""
+    """Ends a run, a calibration or the check of a sequence before its time."""
 
     token: Token
 

@@ -17,15 +17,15 @@ from warden import frames, keyring, signals, wire
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu import software
 from warden.qpu.drift import Findings, Survey
-from warden.qpu.process import Emulator
-from warden.runner import Abandon, Begin, Calibrate, Failure, Note, Reconnect, Runner, Send
+from warden.qpu.process import Emulator, Outcome
+from warden.runner import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Runner, Send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.config import Config
     from warden.qpu.noise import Noise
-    from warden.qpu.process import Emulation, Outcome
+    from warden.qpu.process import Emulation
     from warden.runner import Action
 
 log = logging.getLogger("warden.worker")
@@ -61,12 +61,15 @@ class Worker:
         self._emulation: Emulation | None = None
         self._token = ""
         self._calibrating = False
+        self._check: Emulation | None = None
+        self._checking = ""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._abandon()
+        self._dismiss()
         self._context.destroy(linger=200)
 
     def serve(self) -> None:
@@ -77,14 +80,16 @@ class Worker:
                 poller = zmq.Poller()
                 poller.register(self._broker, zmq.POLLIN)
                 poller.register(stop, zmq.POLLIN)
-                if self._emulation is not None:
-                    poller.register(self._emulation, zmq.POLLIN)
+                for process in (self._emulation, self._check):
+                    if process is not None:
+                        poller.register(process, zmq.POLLIN)
                 ready = dict(poller.poll(self._patience()))
                 if stop.fileno() in ready:
                     log.info("told to stop: goodbye")
                     return
                 self._listen()
                 self._collect()
+                self._collect_check()
                 self._carry_out(self._runner.tick(_now()))
 
     def _patience(self) -> int:
@@ -102,6 +107,10 @@ class Worker:
                     self._calibrate(order)
                 case Abandon():
                     self._abandon()
+                case Check(check=check):
+                    self._begin_check(check)
+                case Dismiss():
+                    self._dismiss()
                 case Reconnect():
                     self._reconnect()
                 case Note(text=text):
@@ -215,6 +224,35 @@ class Worker:
         if self._emulation is not None:
             self._emulation.end()
             self._emulation = None
+
+    def _begin_check(self, check: wire.CheckSequence) -> None:
+        self._checking = check.token
+        outcome = self._emulator.checked_at_once(check.sequence)
+        if outcome is not None:
+            self._checked(outcome)
+            return
+        try:
+            self._check = self._emulator.check(check.sequence)
+        except OSError as error:
+            log.warning("no sequence can be checked: %s", error)
+            self._checked(Outcome(error=str(error), fault="device"))
+
+    def _collect_check(self) -> None:
+        if self._check is None or not self._check.done():
+            return
+        # Of a process that died nobody knows why.
+        outcome = self._check.outcome(fault="device")
+        self._dismiss()
+        self._checked(outcome)
+
+    def _checked(self, outcome: Outcome) -> None:
+        found = Failure(outcome.error, outcome.fault) if outcome.error else outcome.preparation
+        self._carry_out(self._runner.checked(self._checking, found))
+
+    def _dismiss(self) -> None:
+        if self._check is not None:
+            self._check.end()
+            self._check = None
 
 
 def _now() -> Micros:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 QPU = ("-l", "qpu=1")
 BOB = 2002
-RATE = 50
-# Tasks that have ended, and one that outlives all that is tried during the job.
+RATE = 3
+# Tasks that have ended, and one that outlives all that is tried during the job: no device takes more than 2000 shots of one.
 WITH_TASKS = f"""cd
 qpu run afm_ring.json --shots 5 >/dev/null
 qpu run afm_ring.json --shots {600 * RATE} >/dev/null &

@@ -11,7 +11,7 @@ from grid import MASTER, NODES, WAITS, Grid
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # Jobs that Grid Engine may start again.
 AGAIN = ("-l", "qpu=1", "-r", "y")
-RATE = 50
+RATE = 3
 # Longer on the QPU than anything here takes.
 LONG = f"exec qpu run /home/alice/afm_ring.json --shots {600 * RATE}\n"
 

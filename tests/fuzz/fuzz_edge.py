@@ -87,6 +87,7 @@ def meant(session: str) -> tuple[list[bytes], list[bytes]]:
         wire.WorkerHello(instance="w2", device="{}", device_name=DEVICE, qubits=8, clock=5, token="t"),
         wire.WorkerBeat(instance="w2", clock=5, token="t"),
         wire.RunFinished(instance="w2", token="t", shots=2, counts={"01": 2}, time=SECOND, error="e", fault="task"),
+        wire.SequenceChecked(instance="w2", token="id-9", error="e", fault="device", preparation=5),
     ]
     return [frames.pack_request(n, body) for n, body in enumerate(requests)], [frames.pack(body) for body in reports]
 
@@ -169,14 +170,18 @@ class Edge:
         sent = self._engine.turn(events, self._now)
         if self._engine.failing:
             raise BrokenError(f"the turn failed: {events!r}")
+        checks = []
         for outgoing in sent:
             if outgoing.door is Door.CLIENTS:
                 frames.unpack_answer(outgoing.frame)
-            elif outgoing.peer == b"w1" and isinstance(
-                run := frames.unpack(outgoing.frame, wire.ToWorker), wire.StartRun
-            ):
-                self._run = run.token
-        return sent
+                continue
+            told = frames.unpack(outgoing.frame, wire.ToWorker)
+            if outgoing.peer == b"w1" and isinstance(told, wire.StartRun):
+                self._run = told.token
+            elif outgoing.peer == b"w1" and isinstance(told, wire.CheckSequence):
+                checks.append(frames.pack(wire.SequenceChecked(instance="w1", token=told.token)))
+        # It says at once that it can run them, and may be asked about the next one for it.
+        return sent + [more for check in checks for more in self._turn([engine.read_report(b"w1", check), Tick()])]
 
     def _ask(self, body: wire.Message, uid: int) -> dict[str, object]:
         asked = Asked(b"good", next(self._numbers), uid, body)

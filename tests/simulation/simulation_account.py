@@ -136,9 +136,11 @@ class Account:
                 self.books.pruned_before = max(self.books.pruned_before, effect.before)
 
     def _refused(self, refusal: Refuse) -> None:
-        """8: a refused request changed nothing. Time may pass in the same breath, so only what is new can be its."""
-        if any(kind in {"task", "session"} for kind, _ in self._new):
-            raise ViolationError(f"8: {refusal.to.body!r} was refused ({refusal.error.text}) and made {self._new}")
+        """8: a refused request changed nothing. Others may be decided in the same breath, so only what is its own counts."""
+        body = refusal.to.body
+        own = ("task", (body.session, body.key)) if isinstance(body, wire.TaskStart) else None
+        if own in self._new or any(kind == "session" for kind, _ in self._new):
+            raise ViolationError(f"8: {body!r} was refused ({refusal.error.text}) and made {self._new}")
 
     # --- calibrations ---
 
@@ -236,7 +238,7 @@ class Account:
         if task.id <= max(books.tasks, default=0):
             raise ViolationError(f"3: task {task.id} has a number that was given before")
         books.keys[task.session, task.key] = task.id
-        self._new.append(("task", task.id))
+        self._new.append(("task", (task.session, task.key)))
         limit = getattr(session, "max_qpu_time", None)
         if limit is not None and session.qpu_time >= limit:
             raise ViolationError(f"8: task {task.id} was taken by a session that has used its QPU time")

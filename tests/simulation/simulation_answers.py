@@ -6,9 +6,11 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 from simulation_scenario import OPERATOR, ROOT
+from simulation_worker import REFUSAL
 from simulation_world import ViolationError
 
 from warden import frames, wire
+from warden.checks import PATIENCE
 from warden.events import Asked, Door
 from warden.model import Session, Task, WardenError
 
@@ -44,7 +46,12 @@ class Answers:
                 waiting[:] = [(asked, until + step) for asked, until in waiting]
         for event in turn:
             if isinstance(event, Asked):
-                until = now + (event.body.wait if isinstance(event.body, wire.GetTask) else 0)
+                until = now
+                if isinstance(event.body, wire.GetTask):
+                    until += event.body.wait
+                elif isinstance(event.body, wire.TaskStart):
+                    # The worker may be asked about its sequence first.
+                    until += PATIENCE
                 self._open[event.peer, event.correlation].append((event, until))
 
     def given(self, sent: Sequence[Outgoing], now: Micros, true_now: Micros, *, kept: bool) -> None:
@@ -70,6 +77,8 @@ class Answers:
             self.refused[f"{name} {result.code}"] += 1
             if "bug" in result.text:
                 raise ViolationError(f"8: {asked.body!r} hits a bug")
+            if result.text.startswith(REFUSAL):
+                self._refused(asked, result)
             return
         if not kept:
             raise ViolationError(f"3: {asked.body!r} is answered with {result}, and nothing was kept")
@@ -91,6 +100,14 @@ class Answers:
                 self._suspended([one for one in renewed if one.job in suspended])
             case _:
                 pass
+
+    def _refused(self, asked: Asked, error: WardenError) -> None:
+        """8: what is said to be the worker's word is."""
+        qpu = self._account.qpu
+        assert isinstance(asked.body, wire.TaskStart)
+        assert qpu is not None
+        if error.text not in qpu.verdicts.get(asked.body.sequence, set()):
+            raise ViolationError(f"8: {asked.body!r} was refused ({error.text}), and no worker has said so")
 
     def _suspended(self, sessions: list[Session]) -> None:
         """7: what is said to be suspended is. Now and then the opposite is said in the same turn."""

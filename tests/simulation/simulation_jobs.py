@@ -228,7 +228,7 @@ class _Process:
             within = self._chance.randint(20, 600) * SECOND if self._chance.random() < 0.15 else None
             body = wire.TaskStart(
                 session=self._session,
-                sequence=sequence(1 + many % 4),
+                sequence=sequence(1 + many % 4, "bad" if many % 17 == 0 else f"{many % 5}"),
                 shots=many,
                 key=f"key{number}",
                 within=within,

@@ -45,6 +45,8 @@ class Qpu:
         self.claims: dict[str, list[Claim]] = {}
         self.lies: set[str] = set()
         """Runs of which the worker said what was not so."""
+        self.verdicts: dict[str, set[str]] = {}
+        """What workers said of each sequence, truly or not."""
         self.worked: dict[str, Stint] = {}
         self.at_work: Stint | None = None
         self.stints = self.calibrated = 0

@@ -12,7 +12,7 @@ from simulation_scenario import DEVICE, QUBITS
 from warden import frames, runner, wire
 from warden.model import SECOND
 from warden.qpu.drift import Findings
-from warden.runner import Abandon, Begin, Calibrate, Failure, Runner, Send
+from warden.runner import Abandon, Begin, Calibrate, Check, Failure, Runner, Send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,13 +44,16 @@ MODES = (
     "stale token",
     "two answers",
 )
+# What it may say of a sequence then.
+CHECKS = ("nothing", "late", "a refusal", "no refusal", "device fault", "garbage", "stale token", "two answers")
+REFUSAL = "Pulser refuses"
 _SEQUENCES: dict[str, int] = {}
 
 
-def sequence(qubits: int) -> str:
-    """What a sequence looks like to a broker, which does not look far."""
+def sequence(qubits: int, name: str = "good") -> str:
+    """What a sequence looks like to a broker, which does not look far; a worker refuses one whose name is bad."""
     atoms = [{"name": f"q{i}", "x": 6.0 * i, "y": 0.0} for i in range(qubits)]
-    text = json.dumps({"register": atoms, "operations": [], "variables": {}, "device": {"name": DEVICE}})
+    text = json.dumps({"name": name, "register": atoms, "operations": [], "variables": {}, "device": {"name": DEVICE}})
     _SEQUENCES[text] = qubits
     return text
 
@@ -126,6 +129,9 @@ class _Process:
         self._lasting = scenario.lasting
         self._frozen: list[bytes] | None = None
         self._lies: dict[str, wire.RunFinished | wire.CalibrationFinished] = {}
+        self._looks = world.chance(f"{instance} looks")
+        self._check = wire.CheckSequence(token="", sequence="")
+        self._look = ""
         self._due = 0
         self._dead = False
         self._do(self._runner.start(self._now))
@@ -192,6 +198,8 @@ class _Process:
                     self._begin(order)
                 case Abandon():
                     self._qpu.end(self._working)
+                case Check(check=check):
+                    self._begin_check(check)
                 case _:
                     pass
 
@@ -264,9 +272,26 @@ class _Process:
         error = order.number / 1000
         return Findings(measured={"rabi_error": error}, left={"rabi_error": error / 10}, before=0.9, after=0.99)
 
+    def _begin_check(self, check: wire.CheckSequence) -> None:
+        self._check = check
+        self._look = self._looks.choice(CHECKS) if self._choose() else ""
+        most = 20 * SECOND if self._look == "late" else SECOND // 2
+        self._world.after(self._looks.randint(1000, most), self._checked, check)
+
+    def _checked(self, check: wire.CheckSequence) -> None:
+        if self._dead or self._frozen is not None:
+            return
+        bad = json.loads(check.sequence)["name"] == "bad"
+        outcome = Failure(f"{REFUSAL} it", "task") if bad else self._looks.randint(0, SECOND)
+        self._do(self._runner.checked(check.token, outcome))
+        self._sleep()
+
     # --- what it says ---
 
     def _send(self, body: wire.Message) -> None:
+        if isinstance(body, wire.SequenceChecked):
+            self._said_of_sequence(body)
+            return
         if isinstance(body, wire.WorkerBeat) and self._lasting:
             quality = max(0.0, 1 - (self._now - self._good) / self._lasting)
             body = msgspec.structs.replace(body, quality=quality)
@@ -276,6 +301,25 @@ class _Process:
             return
         self._world.log(self._instance, "says", body)
         self._endpoint.send(frames.pack(body))
+
+    def _said_of_sequence(self, body: wire.SequenceChecked) -> None:
+        lies: dict[str, list[wire.SequenceChecked]] = {
+            "nothing": [],
+            "a refusal": [msgspec.structs.replace(body, error=f"{REFUSAL} out of spite", fault="task")],
+            "no refusal": [msgspec.structs.replace(body, error="", fault="", preparation=5)],
+            "device fault": [msgspec.structs.replace(body, error="no process to spare", fault="device")],
+            "stale token": [msgspec.structs.replace(body, token="of long ago")],
+            "two answers": [body, msgspec.structs.replace(body, error=f"{REFUSAL} afterwards", fault="task")],
+        }
+        if self._look == "garbage":
+            self._world.log(self._instance, "says garbage")
+            self._endpoint.send(b"\xc1garbage")
+            return
+        for one in lies.get(self._look, [body]):
+            if one.token == self._check.token:
+                self._qpu.verdicts.setdefault(self._check.sequence, set()).add(one.error)
+            self._world.log(self._instance, "says", one)
+            self._endpoint.send(frames.pack(one))
 
     def _finished(self, body: wire.RunFinished | wire.CalibrationFinished) -> None:
         if self._mode == "garbage":

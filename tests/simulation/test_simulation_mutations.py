@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from simulation_site import simulate
 
-from warden import admission, bitstrings, policy, results, runner
+from warden import admission, bitstrings, checks, policy, results, runner
 from warden.calibrator import Calibrator
+from warden.checks import Checks
 from warden.core import Core
 from warden.dispatch import Dispatcher
 from warden.events import Keep, Tell
@@ -257,6 +258,25 @@ def takes_each_run_as_the_qpu_is_then(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def waits_for_ever_for_a_word_of_a_sequence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(checks, "PATIENCE", 10**12)
+
+
+def believes_whatever_is_said_of_a_sequence(patch: pytest.MonkeyPatch) -> None:
+    heard = Checks.heard
+
+    def lenient(self: Any, said: Any) -> None:
+        if self._question is not None:
+            said = msgspec.structs.replace(said, token=self._question.token)
+        heard(self, said)
+
+    patch.setattr(Checks, "heard", lenient)
+
+
+def answers_who_asked_first_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Checks, "joins", lambda self, _, body: (body.session, body.key) in self._held)
+
+
 MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     ignores_windows: "2",
     forgets_operators_windows: "2",
@@ -292,6 +312,9 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     believes_every_calibration: "4",
     calibrates_again_in_the_same_window: "2",
     takes_each_run_as_the_qpu_is_then: "4",
+    waits_for_ever_for_a_word_of_a_sequence: "8",
+    believes_whatever_is_said_of_a_sequence: "8",
+    answers_who_asked_first_alone: "8",
 }
 
 

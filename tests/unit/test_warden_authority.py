@@ -33,6 +33,7 @@ PURE = [
     "bitstrings",
     "uploads",
     "ledger",
+    "checks",
     "queue",
     "planner",
     "dispatch",

@@ -64,11 +64,11 @@ def test_a_result_is_handed_in_however_much_smaller_the_sequences_are(site: Site
         worker.curve_publickey, worker.curve_secretkey = keyring.key_pair(config.broker.keys / "worker.key_secret")
         worker.curve_serverkey = keyring.public_key(config.broker_key)
         worker.connect(config.worker_endpoint)
-        worker.send(
-            frames.pack(wire.WorkerHello(instance="w", device="{}", device_name="AnalogDevice", qubits=20, clock=0))
-        )
         with site.resource() as qpu:
             task = qpu.task_start(sequence(20), len(counts))
+            worker.send(
+                frames.pack(wire.WorkerHello(instance="w", device="{}", device_name="AnalogDevice", qubits=20, clock=0))
+            )
             run = None
             while not isinstance(run, wire.StartRun):
                 assert worker.poll(LIMIT * 1000), "the broker orders the run"

@@ -83,6 +83,13 @@ def hello(peer: bytes = b"w") -> Reported:
     return Reported(peer, wire.WorkerHello(instance="i", device="{}", device_name="AnalogDevice", qubits=4, clock=0))
 
 
+def start_checked(broker: Engine, asked: Asked, now: int) -> list[Outgoing]:
+    """Submit a task, and have the worker say that it can run its sequence."""
+    (told,) = broker.turn([asked], now)
+    check = frames.unpack(told.frame, wire.ToWorker)
+    return broker.turn([Reported(b"w", wire.SequenceChecked(instance="i", token=check.token))], now)
+
+
 ACQUIRE = wire.Acquire(job="7", uid=ALICE, host="node1")
 
 
@@ -112,7 +119,7 @@ def test_all_that_is_asked_in_one_turn_shares_one_commit(disk: Disk) -> None:
 def test_a_run_leaves_with_its_sequence(broker: Engine) -> None:
     session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
     body = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
-    sent = broker.turn([Asked(b"a", 2, ALICE, body)], T0 + 1)
+    sent = start_checked(broker, Asked(b"a", 2, ALICE, body), T0 + 1)
     (order,) = [outgoing for outgoing in sent if outgoing.door is Door.WORKERS]
     assert order.peer == b"w"
     run = frames.unpack(order.frame, wire.ToWorker)
@@ -130,6 +137,33 @@ def test_on_a_full_disk_nothing_is_told_but_that_nothing_was_accepted(broker: En
     heard = answers(broker.turn([Asked(b"a", 2, ROOT, wire.ListSessions(everybody=True))], T0))
     assert heard[b"a"]["ok"] == []
     assert not broker.failing
+
+
+def test_what_waits_for_the_worker_s_word_when_the_disk_fails_was_not_accepted(broker: Engine, disk: Disk) -> None:
+    session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
+    start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
+    (told,) = broker.turn([Asked(b"a", 2, ALICE, start)], T0 + 1)
+    check = frames.unpack(told.frame, wire.ToWorker)
+    disk.full = True
+    heard = answers(broker.turn([Reported(b"w", wire.SequenceChecked(instance="i", token=check.token))], T0 + 2))
+    assert "nothing was accepted" in heard[b"a"]["error"]["text"]
+    disk.full = False
+    assert disk.task(1) is None
+    # It is asked again, and the worker as well: nobody remembers what it said.
+    heard = answers(broker.turn([hello(), Asked(b"a", 3, ALICE, start)], T0 + 3)[:0])
+    assert heard == {}
+    assert disk.task(1) is None
+    broker.turn([Tick()], T0 + 20 * SECOND)
+    assert disk.task(1) is not None
+
+
+def test_while_the_disk_fails_nothing_waits_for_the_worker(broker: Engine, disk: Disk) -> None:
+    session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
+    start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
+    disk.full = disk.full_for_data = True
+    broker.turn([Tick()], T0 + 1)
+    heard = answers(broker.turn([hello(), Asked(b"a", 2, ALICE, start)], T0 + 2))
+    assert "nothing was accepted" in heard[b"a"]["error"]["text"]
 
 
 def test_what_was_acknowledged_is_there_for_the_next_broker(broker: Engine, disk: Disk) -> None:
@@ -187,7 +221,7 @@ def refuse(*_: Any) -> None:
 def test_a_record_that_cannot_be_read_is_the_trouble_of_who_asks_for_it_alone(broker: Engine, disk: Disk) -> None:
     session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
     start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
-    broker.turn([Asked(b"a", 2, ALICE, start)], T0 + 1)
+    start_checked(broker, Asked(b"a", 2, ALICE, start), T0 + 1)
     task = disk.task(1)
     assert task is not None
     assert task.run is not None
@@ -213,7 +247,7 @@ def test_a_record_that_cannot_be_read_is_the_trouble_of_who_asks_for_it_alone(br
 def test_the_last_run_of_a_session_that_cannot_be_read_any_more_ends_like_any_other(broker: Engine, disk: Disk) -> None:
     session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
     start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
-    broker.turn([Asked(b"a", 2, ALICE, start)], T0 + 1)
+    start_checked(broker, Asked(b"a", 2, ALICE, start), T0 + 1)
     task = disk.task(1)
     assert task is not None
     assert task.run is not None

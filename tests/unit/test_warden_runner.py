@@ -8,11 +8,25 @@ import pytest
 from msgspec.structs import replace
 
 from warden import wire
+from warden.checks import PATIENCE
 from warden.model import SECOND, Calibration
 from warden.qpu.drift import Drift, Findings
 from warden.qpu.noise import Noise
 from warden.qpu.timing import Timing
-from warden.runner import Abandon, Action, Begin, Calibrate, Failure, Note, Reconnect, Runner, Send
+from warden.runner import (
+    CHECK,
+    Abandon,
+    Action,
+    Begin,
+    Calibrate,
+    Check,
+    Dismiss,
+    Failure,
+    Note,
+    Reconnect,
+    Runner,
+    Send,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -631,3 +645,63 @@ def test_the_broker_knows_best_which_calibration_is_in_force() -> None:
     new = Calibration(id=4, time=CLOCK - DAY)
     runner.hear(wire.Welcome(interval=BEAT, calibration=new), T0)
     assert quality(runner, T0 + DAY) == DRIFT.quality(CLOCK + DAY, new)
+
+
+# --- sequences that it is asked about ---
+
+
+def question(token: str = "c", sequence: str = "{}") -> wire.CheckSequence:
+    return wire.CheckSequence(token=token, sequence=sequence)
+
+
+def checked(token: str = "c", **fields: Any) -> Send:
+    return Send(wire.SequenceChecked(instance="me", token=token, **fields))
+
+
+def test_it_looks_at_a_sequence_and_says_what_it_thinks_of_it() -> None:
+    runner = taken()
+    assert runner.hear(question(), T0) == [Check(question())]
+    assert runner.checked("c", 700) == [checked(preparation=700)]
+    runner.hear(question("d"), T0)
+    assert runner.checked("d", Failure("no", "task")) == [checked("d", error="no", fault="task")]
+    assert runner.checked("d", 700) == []
+    assert runner.token == ""
+
+
+def test_it_looks_at_a_sequence_beside_a_run_and_neither_disturbs_the_other() -> None:
+    runner = taken()
+    runner.hear(order(), T0)
+    assert runner.hear(question(), T0) == [Check(question())]
+    assert runner.computed("c", ["01"], T0) == []
+    assert runner.checked("t", 5) == []
+    assert runner.hear(wire.StopRun(token="c"), T0) == [Dismiss()]
+    assert runner.token == "t"
+    runner.hear(question(), T0)
+    assert done(runner.hear(wire.StopRun(token="t"), T0)) == [Abandon()]
+    assert runner.checked("c", 5) == [checked(preparation=5)]
+
+
+def test_it_drops_what_nobody_waits_for_any_more() -> None:
+    runner = taken()
+    runner.hear(question(), T0)
+    assert runner.hear(question(), T0) == []
+    assert runner.hear(question("d"), T0) == [Dismiss(), Check(question("d"))]
+    assert runner.checked("c", 5) == []
+    assert runner.hear(wire.StopRun(token="c"), T0) == []
+    assert runner.hear(wire.StopRun(token="d"), T0) == [Dismiss()]
+    assert runner.checked("d", 5) == []
+
+
+def test_a_check_that_takes_too_long_is_ended_and_says_nothing_of_its_sequence() -> None:
+    runner = taken()
+    runner.tick(T0 + CHECK - 2)
+    runner.hear(question(), T0)
+    assert runner.next_wakeup(T0 + CHECK - 2) == T0 + CHECK
+    assert runner.tick(T0 + CHECK - 1) == []
+    late = [action for action in runner.tick(T0 + CHECK) if not isinstance(action, Note)]
+    assert late[:2] == [Dismiss(), checked(error="it could not be checked within 6 s", fault="device")]
+    assert runner.checked("c", 5) == []
+
+
+def test_the_broker_waits_longer_than_the_worker_looks() -> None:
+    assert CHECK < PATIENCE

@@ -24,7 +24,6 @@ from warden.model import (
     NotFoundError,
     State,
     TaskCancelledError,
-    TaskFailedError,
     TaskStatus,
     WaitTimeoutError,
     WardenError,
@@ -165,12 +164,16 @@ def test_bad_shots_are_one_line_and_reach_no_qpu(standing_site: Site, qpu: Quant
 
 
 @pytest.mark.parametrize("changes", [{"operations": [{"op": "explode"}]}, {"channels": {}}, {"version": "99"}])
-def test_what_only_pulser_can_refuse_fails_its_task_alone(qpu: QuantumResource, changes: dict[str, Any]) -> None:
-    bad, good = qpu.task_start(sequence(**changes), 10), qpu.task_start(AFM, 10)
-    with pytest.raises(TaskFailedError) as caught:
-        qpu.wait(bad, 30)
-    assert_line(caught.value, f"task {bad} failed: ")
+def test_what_only_pulser_can_refuse_is_refused_alone(
+    standing_site: Site, qpu: QuantumResource, changes: dict[str, Any]
+) -> None:
+    before = runs(standing_site)
+    good = qpu.task_start(AFM, 10)
+    with pytest.raises(BadRequestError) as caught:
+        qpu.task_start(sequence(**changes), 10)
+    assert_line(caught.value, "Pulser refuses the sequence: ")
     assert sum(qpu.wait(good, 30).values()) == 10
+    assert runs(standing_site) == before + 1
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1.5", "0x1", "\uff19", "1" * 40, "1\n"])

@@ -11,6 +11,7 @@ import msgspec
 from warden import wire
 from warden.authority import Members
 from warden.calibration import Calendar
+from warden.checks import PATIENCE
 from warden.core import Core
 from warden.events import (
     Answer,
@@ -122,6 +123,8 @@ class Machine:
                     self.told.setdefault(peer, []).append(body)
                     if isinstance(body, wire.StartRun):
                         self.runs.setdefault(peer, []).append(body)
+        for qpu in [qpu for qpu in self.qpus if qpu.prompt]:
+            effects += qpu.check_all()
         return effects
 
     def post(self, body: wire.Message, uid: int | None = ROOT) -> int:
@@ -131,8 +134,12 @@ class Machine:
         return correlation
 
     def ask(self, body: wire.Message, uid: int | None = ROOT) -> Any:
-        """The answer, or the refusal raised."""
-        answer = self.answers[self.post(body, uid)]
+        """The answer, or the refusal raised; a worker that has died says nothing of a sequence, and that takes its time."""
+        correlation = self.post(body, uid)
+        end = self.now + PATIENCE
+        while isinstance(body, wire.TaskStart) and correlation not in self.answers and self.now < end:
+            self.later(0.5)
+        answer = self.answers[correlation]
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -200,15 +207,19 @@ class Qpu:
         self.peer = instance.encode()
         self.token = ""
         self.quality: float | None = None
+        self.specs = "{}"
         self.taken: wire.StartRun | None = None
+        # Whether it says at once that it can run what it is asked about.
+        self.prompt = True
+        self._checked = 0
         # Its own clock, which nobody sets.
         self.ahead = -T0 + 5 * SECOND
         self.next_beat = machine.now
         machine.qpus.append(self)
         self.hello()
 
-    def _say(self, body: wire.Message) -> None:
-        self.machine.send(Reported(self.peer, body))
+    def _say(self, body: wire.Message) -> list[Any]:
+        return self.machine.send(Reported(self.peer, body))
 
     def babble(self, text: str = "not a message") -> None:
         """Send what cannot be understood."""
@@ -219,7 +230,7 @@ class Qpu:
         self._say(
             wire.WorkerHello(
                 instance=self.instance,
-                device="{}",
+                device=self.specs,
                 device_name=DEVICE,
                 qubits=self.qubits,
                 clock=self.clock,
@@ -242,6 +253,25 @@ class Qpu:
     @property
     def heard(self) -> list[wire.Message]:
         return self.machine.told.get(self.peer, [])
+
+    @property
+    def checks(self) -> list[wire.CheckSequence]:
+        return [body for body in self.heard if isinstance(body, wire.CheckSequence)]
+
+    def check(self, token: str | None = None, **said: Any) -> list[Any]:
+        """Say something of the sequence that it was asked about last: that it can run it, if nothing else is said."""
+        token = self.checks[-1].token if token is None else token
+        return self._say(wire.SequenceChecked(**{"instance": self.instance, "token": token, **said}))
+
+    def check_all(self) -> list[Any]:
+        """Answer what it has not answered yet."""
+        effects = []
+        # After a restart of the broker it has heard nothing.
+        self._checked = min(self._checked, len(self.checks))
+        while self._checked < len(self.checks):
+            self._checked += 1
+            effects += self.check(self.checks[self._checked - 1].token)
+        return effects
 
     @property
     def runs(self) -> list[wire.StartRun]:

@@ -10,12 +10,24 @@ from warden.qpu.process import Order, Specs
 from warden.sequence import inspect
 
 if TYPE_CHECKING:
+    from warden.model import Micros
     from warden.wire import Fact
 
 
 def describe(device: str) -> Specs:
     """Any device is one; the configuration's `qpu.qubits` bounds its register."""
     return Specs(device, 100_000, msgspec.json.encode({"name": device}).decode())
+
+
+def check(device: str, sequence: str) -> Micros:
+    """Whether it is a sequence.
+
+    Raises:
+        BadRequestError: It is none.
+    """
+    del device
+    inspect(sequence, device=None, qubits=None)
+    return 0
 
 
 def sample(order: Order) -> list[str]:

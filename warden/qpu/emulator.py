@@ -9,11 +9,13 @@ import jsonschema
 import numpy as np
 import pulser
 from pulser.backend import StateResult
+from pulser.backend.abc import Backend
 from pulser_simulation import QutipBackendV2, QutipConfig
 
 from warden.qpu.process import Order, Specs
 
 if TYPE_CHECKING:
+    from warden.model import Micros
     from warden.wire import Fact
 
 # Characters of an atom's name and of all together that are told with a result.
@@ -25,6 +27,16 @@ def describe(name: str) -> Specs:
     device = _device(name)
     # A virtual device may have no largest register; the configuration's `qpu.qubits` bounds it then.
     return Specs(device.name, device.max_atom_num or 100_000, device.to_abstract_repr())
+
+
+def check(device: str, sequence: str) -> Micros:
+    """Have Pulser look at the sequence as it does before one is sent to a QPU.
+
+    Raises:
+        ValueError: Pulser finds that the device cannot run it; the text is Pulser's.
+    """
+    _sequence(device, sequence)
+    return 0
 
 
 def sample(order: Order) -> list[str]:
@@ -57,6 +69,8 @@ def _sequence(name: str, text: str) -> pulser.Sequence:
         if sequence.device != device:
             # Whatever limits the user's copy of the device has, ours count.
             sequence = sequence.with_new_device(device, strict=True)
+        # Virtual devices have no layouts: Pulser sends nothing to them.
+        Backend.validate_sequence(sequence, mimic_qpu=isinstance(device, pulser.devices.Device))
     except Exception as error:
         # Pulser's kinds of errors differ from version to version, and a user's sequence may hit any of them.
         raise ValueError(f"Pulser refuses the sequence: {_reason(error)}") from error
@@ -67,7 +81,8 @@ def _reason(error: Exception) -> str:
     """Pulser's own words; not a schema's, which begin with the whole sequence and seldom come to the point."""
     if isinstance(error, jsonschema.ValidationError):
         return "it does not follow Pulser's schema: write it with Sequence.to_abstract_repr()"
-    return str(error)
+    # What "incompatible with the new device" comes from is told by the error behind it.
+    return str(error) if error.__cause__ is None else f"{str(error).rstrip('.')}: {error.__cause__}"
 
 
 def _distribution(sequence: pulser.Sequence) -> tuple[list[str], np.ndarray]:

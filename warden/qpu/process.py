@@ -12,17 +12,18 @@ import ctypes
 import importlib
 import logging
 import multiprocessing
+import multiprocessing.forkserver
 import multiprocessing.util
 import os
 import resource
 import signal
 import time
 import warnings
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import msgspec
 
-from warden.model import ConfigurationError
+from warden.model import SECOND, ConfigurationError, Micros, one_line
 from warden.qpu import drift, tidy
 from warden.qpu.drift import Findings, Survey
 from warden.wire import Fact
@@ -52,6 +53,10 @@ _DYING_TAKES = 5
 _CHUNK = 2**20
 # Address space of a run's process, in bytes: far more than the largest register needs, less than a machine has.
 _MEMORY = 8 * 2**30
+# So many seconds Pulser may look at a sequence; `runner.CHECK` is what they may take on a busy machine.
+_CHECK = 4
+# More than any run has, and a number that travels.
+_FOREVER = 365 * 86_400 * SECOND
 
 
 class Specs(msgspec.Struct, frozen=True):
@@ -88,6 +93,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fault: Literal["task", "device"] = "task"
     specs: Specs | None = None
     findings: Findings | None = None
+    preparation: Micros = 0
 
 
 class Physics(Protocol):
@@ -95,6 +101,9 @@ class Physics(Protocol):
 
     def describe(self, device: str, /) -> Specs:
         """Say what the device of this name is; whatever it raises is the configuration's fault."""
+
+    def check(self, device: str, sequence: str, /) -> Micros:
+        """Say what a sequence needs before its first shot; whatever it raises is why the device cannot run it."""
 
     def sample(self, order: Order, /) -> list[str]:
         """Draw the ordered shots; whatever it raises ends the run with an error."""
@@ -134,13 +143,14 @@ class Emulation:
                 return False
         return True
 
-    def outcome(self) -> Outcome:
-        """What the process found, once it is done; a process that died has an error for an outcome."""
+    def outcome(self, fault: Literal["task", "device"] = "task") -> Outcome:
+        """What the process found, once it is done; a process that died has an error for an outcome, by this fault."""
         try:
             return msgspec.msgpack.decode(self._said, type=Outcome)
         except msgspec.DecodeError:
             self._process.join(_DYING_TAKES)
-            return Outcome(error=f"the emulator died (exit status {self._process.exitcode}): is there enough memory?")
+            why = f"the emulator died (exit status {self._process.exitcode}): is there enough memory?"
+            return Outcome(error=why, fault=fault)
 
     def end(self) -> None:
         self._process.kill()
@@ -194,6 +204,18 @@ class Emulator:
     def survey_at_once(self, survey: Survey) -> Outcome | None:
         """What a calibration comes to, if it can be had without a process."""
         return Outcome(findings=drift.at_once(survey)) if self._emulator in _INSTANT else None
+
+    def check(self, sequence: str) -> Emulation:
+        """Begin to look at a sequence; its outcome has a preparation, or an error.
+
+        Raises:
+            OSError: The machine has no process to spare.
+        """
+        return self._fork(_check, msgspec.msgpack.encode((self._device, sequence)))
+
+    def checked_at_once(self, sequence: str) -> Outcome | None:
+        """What a check comes to, if it can be had without a process; else it has to be started."""
+        return _checked(self._emulator, self._device, sequence) if self._emulator in _INSTANT else None
 
     def _order(self, task: int, sequence: str, first_shot: int, shots: int) -> Order:
         return Order(
@@ -268,6 +290,38 @@ def _survey(pipe: Connection, _: str, argument: bytes) -> None:
     _say(pipe, outcome)
 
 
+def _check(pipe: Connection, emulator: str, question: bytes) -> None:
+    _prepare()
+    device, sequence = msgspec.msgpack.decode(question, type=tuple[str, str])
+    # Of the processor's time: that the machine is busy is no fault of the sequence.
+    signal.signal(signal.SIGXCPU, _too_long)
+    resource.setrlimit(resource.RLIMIT_CPU, (_CHECK, _CHECK + 1))
+    try:
+        outcome = _checked(emulator, device, sequence)
+    except _TooLongError:
+        outcome = Outcome(error=f"Pulser did not finish checking it within {_CHECK} s: make it shorter")
+    _say(pipe, outcome)
+
+
+class _TooLongError(BaseException):
+    """Nothing that Pulser's own code holds up."""
+
+
+def _too_long(*_: object) -> None:
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    raise _TooLongError
+
+
+def _checked(emulator: str, device: str, sequence: str) -> Outcome:
+    fault: Literal["task", "device"] = "device"
+    try:
+        physics = _physics(emulator)
+        fault = "task"
+        return Outcome(preparation=max(0, min(int(physics.check(device, sequence)), _FOREVER)))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Outcome(error=_line(error), fault=fault)
+
+
 def _sampled(emulator: str, order: Order) -> Outcome:
     fault: Literal["task", "device"] = "device"
     try:
@@ -292,6 +346,11 @@ def _physics(emulator: str) -> Physics:
 def _prepare() -> None:
     """Die with the parent, and leave a SIGINT from the terminal to the worker."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Our parent ends when the worker does and nobody else has the pipe by which it sees that: it must not wait for us.
+    server: Any = multiprocessing.forkserver._forkserver  # noqa: SLF001 - it has no other name
+    alive, server._forkserver_alive_fd = server._forkserver_alive_fd, None  # noqa: SLF001 - as above
+    if alive is not None:
+        os.close(alive)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
@@ -301,5 +360,4 @@ def _prepare() -> None:
 def _line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "the emulation needs more memory than a run may have: make the sequence shorter or smaller"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:1000]
+    return one_line(str(error))[:1000] or type(error).__name__

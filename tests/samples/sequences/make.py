@@ -22,5 +22,6 @@ def afm(register: pulser.Register) -> pulser.Sequence:
 
 if __name__ == "__main__":
     square = pulser.Register.from_coordinates([(0, 0), (6, 0), (6, 6), (0, 6)], prefix="q")
+    square = square.with_automatic_layout(pulser.AnalogDevice)
     for name, sequence in {"afm_square": afm(square)}.items():
         (HERE / f"{name}.json").write_text(sequence.to_abstract_repr() + "\n", encoding="utf-8")
