@@ -281,7 +281,7 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     ignores_windows: "2",
     forgets_operators_windows: "2",
     does_not_stop_runs: "29",
-    accepts_stale_tokens: "4",
+    accepts_stale_tokens: "49",
     believes_every_result: "4",
     believes_every_order: "4",
     forgets_the_order_of_a_run_that_was_cut: "4",
