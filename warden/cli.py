@@ -53,8 +53,10 @@ def serve(config: Path, edge_only: bool, no_edge: bool, lifeline: int | None) ->
 
         server.serve(settings, lifeline)
         return
+    from warden import preflight  # noqa: PLC0415
     from warden.broker import Broker  # noqa: PLC0415
 
+    preflight.check(settings)
     wanted = settings.http.listen and not no_edge
     edge = edge_process.beside(config) if wanted else contextlib.nullcontext()
     with Broker(settings) as broker, edge:
