@@ -24,6 +24,7 @@ done
 [ "${ready:-}" = yes ] || { echo "it did not:" >&2; qpu status >&2; cat /var/log/journal-of-*; exit 1; }
 qpu status
 ls -ld /etc/warden /etc/warden/keys /var/lib/warden /run/warden /var/log/warden /etc/warden/keys/*.key_secret
+[ -z "$(find /var/lib/warden -mindepth 1 -type d)" ] || { echo "somebody made himself at home in /var/lib/warden" >&2; exit 1; }
 man -w warden 2>/dev/null || ls -l /usr/local/share/man/man1/warden.1
 echo "== and what is installed is gone again"
 systemctl stop warden-worker warden
