@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -16,7 +17,24 @@ from warden.model import WardenError
 if TYPE_CHECKING:
     from warden.model import Task
 
-qpu_option = click.option("--qpu", "name", metavar="NAME", help="Which QPU, where the site has several.")
+
+def _complete_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """For a shell: the QPUs of the site."""
+    from gridengine import site  # noqa: PLC0415
+    from warden.config import default_path  # noqa: PLC0415
+
+    with contextlib.suppress(WardenError):
+        return [offer.name for offer in site.load(default_path()).offers if offer.name.startswith(incomplete)]
+    return []
+
+
+qpu_option = click.option(
+    "--qpu",
+    "name",
+    metavar="NAME",
+    shell_complete=_complete_names,
+    help="Which QPU, where the site has several.",
+)
 
 
 @click.group(cls=console.Group)
@@ -59,7 +77,7 @@ def status(name: str | None, as_json: bool) -> None:
 
 
 @qpu.command()
-@click.argument("sequence", metavar="SEQUENCE.json")
+@click.argument("sequence", metavar="SEQUENCE.json", shell_complete=console.complete_files)
 @click.option("--shots", default="100", show_default=True, metavar="N", help="How often the sequence is run.")
 @click.option(
     "--within", type=console.Length(), metavar="DURATION", help="Give up if it is not done so soon, for instance 30min."
@@ -108,7 +126,7 @@ def run(
 
 
 @qpu.command(context_settings={"ignore_unknown_options": True})
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=console.complete_files)
 @click.option("-l", "resources", multiple=True, metavar="NAME=VALUE", help="Ask for more: -l h_rt=0:10:00.")
 @click.option("--name", help="The job's name.")
 @click.option("--output", metavar="FILE", help="Where the job's output goes; with --array it needs $TASK_ID.")

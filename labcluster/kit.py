@@ -19,7 +19,7 @@ from labcluster.layout import MASTER, Layout, locked
 CONFIG = "/etc/warden/warden.toml"
 
 TREE = Path(__file__).resolve().parent.parent
-_PARTS = ("pyproject.toml", "README.md", "LICENSE", "warden", "gridengine", "load_sensors")
+_PARTS = ("pyproject.toml", "README.md", "LICENSE", "warden", "gridengine", "load_sensors", "share")
 # Debian's own, which the hosts have too; not the one that this process may run in.
 PYTHON = "/usr/bin/python3"
 # Ends, with all that it started, when this process does, however that ends.

@@ -8,8 +8,6 @@ offline. It never subtracts what Grid Engine has booked: the scheduler does that
 from __future__ import annotations
 
 import collections
-import functools
-import importlib.metadata
 import os
 import socket
 import sys
@@ -24,6 +22,7 @@ from load_sensors.protocol import Value, serve
 from load_sensors.spool import live_jobs
 from load_sensors.voice import Voice
 from warden.model import SECOND, Micros
+from warden.version import version
 
 if TYPE_CHECKING:
     from load_sensors.site import Qpu, Site
@@ -110,7 +109,7 @@ class Correspondent:
             suspended={job for job, suspended in jobs.items() if suspended},
             candidate=self._site.candidate,
             interval=self._interval,
-            version=_version(),
+            version=version()[:64],
             trouble=site.trouble(self._site.bin, self.qpu.key),
         )
 
@@ -169,14 +168,6 @@ def values(found: list[tuple[str, Outlook | None, bool | None]], voices: dict[st
 def _facts(one: Outlook, *, places: bool) -> dict[str, int | str]:
     facts: dict[str, int | str] = {"qpu": one.places} if places else {}
     return facts | {"qpu_state": str(one.state), "qpu_window": one.window, "qpu_qubits": one.qubits}
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return importlib.metadata.version("gridengine-qpu")[:64]
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 if __name__ == "__main__":

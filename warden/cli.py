@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +12,6 @@ import click
 from warden import console
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from warden.client import Client
     from warden.model import Window
 
@@ -54,8 +53,10 @@ def serve(config: Path, edge_only: bool, no_edge: bool, lifeline: int | None) ->
 
         server.serve(settings, lifeline)
         return
+    from warden import preflight  # noqa: PLC0415
     from warden.broker import Broker  # noqa: PLC0415
 
+    preflight.check(settings)
     wanted = settings.http.listen and not no_edge
     edge = edge_process.beside(config) if wanted else contextlib.nullcontext()
     with Broker(settings) as broker, edge:
@@ -105,6 +106,49 @@ def keys(config: Path, following: bool, switch: bool, edge: bool) -> None:
         click.echo(f"made {path}")
     if not made:
         click.echo("all keys are there already" if make is keyring.make_keys else "this key is there already")
+
+
+@main.command("install-units", short_help="Write units for systemd, made for this installation.")
+@click.argument("parts", metavar="[PART]...", nargs=-1, type=click.Choice(["broker", "worker", "edge", "reserve"]))
+@click.option("--print", "only_print", is_flag=True, help="Print the files instead.")
+@click.option("--remove", is_flag=True, help="Take all of them away again.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="/",
+    show_default=True,
+    help="Write below this folder, as below an image's.",
+)
+@console.config_option
+def install_units(config: Path, parts: tuple[str, ...], only_print: bool, remove: bool, root: Path) -> None:
+    """Write units for systemd, made for the paths of this installation and of its configuration.
+
+    PART is what runs on this host: broker, worker, edge (for QRMI's own clients), reserve (`qpu-admin reserve --follow`);
+    without any, all of them, the edge if http.listen says where. Beside the units: the user for sysusers.d, the folders for
+    tmpfiles.d, and the rotation of the audit trail for logrotate. A file that was changed by hand is left alone.
+    """
+    from warden import installation  # noqa: PLC0415
+    from warden.config import load  # noqa: PLC0415
+
+    if remove:
+        if parts or only_print:
+            raise click.UsageError("--remove takes all away: name no part, and nothing to print")
+        done = list(installation.remove(root))
+        click.echo("\n".join(f"removed {path}" for path in done) or "nothing to do: there is no file of ours")
+        return
+    config = config.absolute()
+    settings = load(config)
+    if "edge" in parts and not settings.http.listen:
+        raise console.Failure(f"{config} has no http.listen: say where the edge shall listen")
+    wanted = parts or [part for part in installation.PARTS if part != "edge" or settings.http.listen]
+    found = installation.files(
+        settings, config, dict.fromkeys(wanted), programs=installation.programs(), cell=os.environ
+    )
+    if only_print:
+        click.echo("\n".join(f"# /{one.path}\n{one.text}" for one in found), nl=False)
+        return
+    written = list(installation.install(found, root))
+    click.echo("\n".join(f"wrote {path}" for path in written) or "nothing to do: all units are as they should be")
 
 
 @main.command()

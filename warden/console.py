@@ -15,6 +15,8 @@ from warden.model import WardenError, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from click.shell_completion import CompletionItem
+
 INTERRUPTED = 130  # what a shell reports for a command that SIGINT ended
 
 
@@ -68,6 +70,13 @@ config_option = click.option(
     help="The configuration file.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def complete_files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For a shell: this argument is a file."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415  (`--help` must not pay for it)
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 # JSON escapes what is below a blank; terminals also obey these, and some turn the line around.

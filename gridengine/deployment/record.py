@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import os
 import re
 import tempfile
@@ -14,6 +13,7 @@ import msgspec
 
 from gridengine.deployment.state import Change, Entry, Item, Kind, Originals, State
 from warden.model import ConfigurationError
+from warden.version import version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ def after(record: Record, command: str, changes: Sequence[Change], bare: State, 
         if wanted != bare and (bare.get(item) != wanted.get(item) or not _is_of_queue(item))
     )
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    event = Event(now, importlib.metadata.version("gridengine-qpu"), command, tuple(changes))
+    event = Event(now, version(), command, tuple(changes))
     cell = f"{os.environ.get('SGE_ROOT', '')}/{os.environ.get('SGE_CELL', 'default')}"
     return Record(cell=cell, originals=originals, history=(*record.history, event)[-_KEPT:])
 

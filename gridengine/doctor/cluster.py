@@ -6,7 +6,6 @@ Decisions are pure functions of what was asked; the asking stands at the end.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import socket
 from pathlib import Path
@@ -21,6 +20,7 @@ from gridengine.why import reasons
 from warden.client import Client
 from warden.model import SECOND, ForbiddenError, UnavailableError, clock, short_host
 from warden.report import length, user
+from warden.version import version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -295,7 +295,6 @@ def _queues(site: Site) -> Iterator[Finding]:
 
 def _hosts(site: Site) -> Iterator[Finding]:
     instances = _instances(site)
-    version = importlib.metadata.version("gridengine-qpu")
     for offer in site.offers:
         execution = list(dict.fromkeys(one.host for one in instances if one.queue in offer.queues))
         with Client(config=offer.warden, timeout=_PATIENCE) as client:
@@ -306,7 +305,7 @@ def _hosts(site: Site) -> Iterator[Finding]:
                 continue
             except UnavailableError:
                 continue  # the check of its broker says so
-        yield from hosts(offer.name, reports, _offering(offer, execution), now, version)
+        yield from hosts(offer.name, reports, _offering(offer, execution), now, version())
 
 
 def _offering(offer: Offer, execution: Sequence[str]) -> list[str]:

@@ -10,7 +10,6 @@ import importlib.util
 import ipaddress
 import json
 import os
-import pwd
 import stat
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridengine import deployment
+from gridengine import deployment, rights
 from gridengine.doctor.finding import Finding, Verdict, clocks
 from warden import keyring, munge
 from warden.client import Client
@@ -75,9 +74,9 @@ def _kit(section: GridEngineSection) -> Iterator[Finding]:
             yield from findings
             return
     for path in (file for module in modules for file in module.rglob("*")):
-        wrong = _written_by_others("kit", path, path.lstat())
+        wrong = rights.fault(path, path.lstat())
         if wrong is not None and not path.is_symlink():
-            yield wrong
+            yield Finding(Verdict.BAD, "kit", *wrong)
             return
     yield Finding(Verdict.OK, "kit", f"{section.bin}, and what is loaded from it: only root may write it")
 
@@ -113,24 +112,11 @@ def _edge(site: Config) -> Iterator[Finding]:
 
 def trusted(what: str, path: Path) -> Iterator[Finding]:
     """What root runs or believes is written by root alone, with all folders on the way there, wherever links lead."""
-    real = path.resolve(strict=True)
-    for place in dict.fromkeys((real, *real.parents, *path.absolute().parents)):
-        wrong = _written_by_others(what, place, place.stat())
-        if wrong is not None:
-            yield wrong
-            return
-    yield Finding(Verdict.OK, what, f"{path}: only root may write it")
-
-
-def _written_by_others(what: str, place: Path, found: os.stat_result) -> Finding | None:
-    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    if found.st_uid != 0 and not _is_keys_folder(place, what):
-        seen = f"{place} belongs to {_name(found.st_uid)}, and root believes it"
-        return Finding(Verdict.BAD, what, seen, f"chown root {place}")
-    if found.st_mode & _OTHERS and not sticky:
-        seen = f"{place} may be written by others than its owner, and root believes it"
-        return Finding(Verdict.BAD, what, seen, f"chmod go-w {place}")
-    return None
+    wrong = rights.on_the_way(path, may_be_anybodys=lambda place: _is_keys_folder(place, what))
+    if wrong is None:
+        yield Finding(Verdict.OK, what, f"{path}: only root may write it")
+    else:
+        yield Finding(Verdict.BAD, what, *wrong)
 
 
 def _is_keys_folder(place: Path, what: str) -> bool:
@@ -149,18 +135,20 @@ def _owned(folder: Path) -> Iterator[Finding]:
     for path in paths:
         found = path.lstat()
         if found.st_uid != owner:
-            seen = f"{path} belongs to {_name(found.st_uid)}, and what is beside it to {_name(owner)}"
-            yield Finding(Verdict.BAD, "keys", seen, f"chown {_name(owner)} {path}; if it is a secret key, change it")
+            seen = f"{path} belongs to {rights.user(found.st_uid)}, and what is beside it to {rights.user(owner)}"
+            yield Finding(
+                Verdict.BAD, "keys", seen, f"chown {rights.user(owner)} {path}; if it is a secret key, change it"
+            )
             return
         if found.st_mode & _OTHERS:
             seen = f"{path} may be written by others: who can put a key there is the broker, or a worker"
             yield Finding(Verdict.BAD, "keys", seen, f"chmod go-w {path}, and look what is there")
             return
     if owner >= _ORDINARY:
-        seen = f"{folder} belongs to {_name(owner)}, who can pass for the broker"
+        seen = f"{folder} belongs to {rights.user(owner)}, who can pass for the broker"
         yield Finding(Verdict.WARNING, "keys", seen, "chown it to the user who runs the broker, if that is another one")
         return
-    yield Finding(Verdict.OK, "keys", f"{folder} and all in it are {_name(owner)}'s")
+    yield Finding(Verdict.OK, "keys", f"{folder} and all in it are {rights.user(owner)}'s")
 
 
 def _readable(*paths: Path) -> Iterator[Finding]:
@@ -238,10 +226,3 @@ def _hooks(section: GridEngineSection) -> Iterator[Finding]:
             yield Finding(Verdict.BAD, "hooks here", f"{path} cannot start: {words}", _AGAIN)
             return
     yield Finding(Verdict.OK, "hooks here", f"{', '.join(_HOOKS)} in {section.bin} can start")
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"

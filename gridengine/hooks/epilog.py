@@ -29,7 +29,9 @@ _PAUSE = 1.0
 
 def main() -> None:
     if sys.argv[1:] == ["--check"]:
-        guard.check()
+        from gridengine.hooks import check  # noqa: PLC0415 - no job comes here
+
+        check.check("qpu-epilog", CONFIG)
     os.umask(0o077)
 
     def hook(running: guard.Guard) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Never
@@ -112,11 +111,3 @@ class Guard:
     def _end(status: int) -> Never:
         # No interpreter shutdown: what it might find wrong would change the status.
         os._exit(status)
-
-
-def check() -> Never:
-    """`--check`: that the interpreter and everything that a hook imports are there."""
-    import warden.client  # noqa: F401, PLC0415
-
-    print("ok")  # noqa: T201
-    sys.exit(0)

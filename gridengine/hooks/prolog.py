@@ -42,7 +42,9 @@ _PAUSE_HERE = 5.0
 
 def main() -> None:
     if sys.argv[1:] == ["--check"]:
-        guard.check()
+        from gridengine.hooks import check  # noqa: PLC0415 - no job comes here
+
+        check.check("qpu-prolog", CONFIG)
     os.umask(0o077)
     job: HookJob | None = None
 

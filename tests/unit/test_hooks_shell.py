@@ -133,13 +133,46 @@ def test_hook_without_its_arguments_sends_the_job_back(hook: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("hook", ["prolog", "epilog"])
-def test_check_tells_that_a_hook_can_start(hook: str) -> None:
-    command = [sys.executable, "-I", "-m", f"gridengine.hooks.{hook}", "--check"]
+def check(hook: str, config: Path) -> tuple[int, str, str]:
+    """What `--check` says, on a host with this configuration."""
+    program = f"from pathlib import Path; from gridengine.hooks import {hook}; {hook}.CONFIG = Path({str(config)!r}); {hook}.main()"
+    command = [sys.executable, "-I", "-c", program, "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-    assert (done.returncode, done.stdout) == (0, "ok\n")
+    return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="what belongs to root is what is looked at")
+@pytest.mark.parametrize("hook", ["prolog", "epilog"])
+def test_check_tells_that_a_hook_can_start_and_what_is_wrong_else(hook: str, tmp_path: Path) -> None:
+    config = tmp_path / "warden.toml"
+    name = f"qpu-{hook}"
+    missing = f"{name}: cannot read the configuration {config}: No such file or directory\n"
+    assert check(hook, config) == (99, "", missing)
+    config.write_text("[qpu]\nnonsense = 1\n")
+    assert check(hook, config) == (99, "", f"{name}: {config}: unknown key 'qpu.nonsense'\n")
+    config.write_text("")
+    assert check(hook, config) == (0, "ok\n", "")
+    config.chmod(0o666)
+    seen = f"{config} may be written by others than its owner, and root believes it"
+    assert check(hook, config) == (99, "", f"{name}: {seen}: chmod go-w {config}\n")
+    config.chmod(0o644)
+    os.chown(config, OWNER.pw_uid, 0)
+    seen = f"{config} belongs to {OWNER.pw_name}, and root believes it"
+    assert check(hook, config) == (99, "", f"{name}: {seen}: chown root {config}\n")
+
+
+@pytest.mark.parametrize("hook", ["prolog", "epilog"])
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_check_has_no_status_that_would_stop_a_queue(
+    programs: Callable[[str | None], Path], outcome: str, hook: str
+) -> None:
+    command = [programs(OUTCOMES[outcome][0]) / f"qpu-{hook}", "--check"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=LIMIT)
+    assert done.returncode in {0, 99, 100}
+    assert (done.returncode == 0) is (outcome == "0")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what belongs to root is what is looked at")
 def test_check_tells_that_the_chain_can_start(tmp_path: Path) -> None:
     (tmp_path / "qpu-chain").write_text((BIN / "qpu-chain").read_text())
     (tmp_path / "qpu-chain").chmod(0o755)

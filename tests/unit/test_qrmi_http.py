@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib.metadata
 import json
 import os
 import re
@@ -225,6 +226,7 @@ def test_the_pages_that_describe_it_need_no_internet(nobody: httpx.Client) -> No
         assert nobody.get(asset).status_code == 200
     assert "http://" not in page
     assert "https://" not in page
+    assert nobody.get("/openapi.json").json()["info"]["version"] == importlib.metadata.version("gridengine-qpu")
     assert set(nobody.get("/openapi.json").json()["paths"]) >= {"/accessible", "/jobs", "/sessions", "/qpu/specs"}
 
 

@@ -37,6 +37,7 @@ from warden.model import (
 )
 from warden.qrmi_http.guard import status_of
 from warden.trust import Bearing  # noqa: TC001 - FastAPI reads annotations when the program runs
+from warden.version import version
 from warden.wire import Bearer
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def application(link: Link, *, name: str, largest: int) -> FastAPI:  # noqa: C90
     """The application; `name`: of the QPU, `largest`: bytes of a sequence at most."""
     app = FastAPIOffline(
         title="Warden",
+        version=version() or "unknown",
         summary=f"The QPU {name}, for QRMI's pasqal-local clients.",
         redoc_url=None,
         static_url=_ASSETS,
