@@ -293,6 +293,9 @@ def _listed(xml_text: str, tags: Collection[str]) -> list[tuple[int, str, str, d
     return rows
 
 
+# A qmaster that was started again (SGE 8.1.9) names what it has read of a job that runs by its key in the spool. Users
+# cannot: what they write has no brackets here.
+_SPOOLED = re.compile(r"<(/?)JATASK:[ .0-9]*>")
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -334,7 +337,7 @@ def _leaves(xml_text: str, wanted: Collection[str]) -> list[_Leaf]:
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(_NO_XML.sub("\ufffd", xml_text).encode(), True)
+        parser.Parse(_NO_XML.sub("\ufffd", _SPOOLED.sub(r"<\1ulong_sublist>", xml_text)).encode(), True)
     except expat.ExpatError as error:
         raise UnreadableError(f"qstat -xml answered with what is no XML: {error}") from None
     return found

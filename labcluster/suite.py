@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tomllib
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
@@ -59,9 +60,17 @@ def _tox_arguments(arguments: Sequence[str], results: Path) -> list[str]:
     One is shown while it runs. Of several, three run side by side, and each is shown when it is done.
     """
     first = next((n for n, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
-    names, options = arguments[:first], arguments[first:]
+    names, options = list(arguments[:first]), arguments[first:]
+    if not names and os.environ.get("LAB_DOCKER"):
+        names = [*_usual(), "docker"]
     way = ["run"] if len(names) == 1 else ["run-parallel", "--parallel", "3"]
     return [*way, "--result-json", str(results), *(["-e", ",".join(names)] if names else []), *options]
+
+
+def _usual() -> list[str]:
+    """The environments that run when none is named."""
+    settings = tomllib.loads((_TREE / "pyproject.toml").read_text(encoding="utf-8"))
+    return list(settings["tool"]["tox"]["env_list"])
 
 
 def _environment() -> dict[str, str]:

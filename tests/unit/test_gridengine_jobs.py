@@ -42,6 +42,14 @@ def test_smuggled_elements_and_broken_text_change_nothing() -> None:
     assert requested(SGE["12"])["h_rt"] == "100"
 
 
+def test_a_job_that_a_qmaster_has_read_again() -> None:
+    """SGE 8.1.9, restarted while job 9 ran, as it was seen."""
+    task = "<JAT_status>128</JAT_status><JAT_task_number>1</JAT_task_number>"
+    read = f"<JB_ja_tasks>\n        <JATASK:       9.>{task}</JATASK:       9.>\n      </JB_ja_tasks>"
+    sample = SGE["10"].replace("<JB_job_number>", f"{read}<JB_job_number>", 1)
+    assert requested(sample) == {"qpu": "1"}
+
+
 def test_soft_requests_are_no_requests() -> None:
     assert "JB_soft_resource_list" in SGE["12"]
     assert requested(SGE["12"])["qpu_name"] != "sof"
