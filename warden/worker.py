@@ -12,20 +12,22 @@ import uuid
 from typing import TYPE_CHECKING, Self
 
 import zmq
+from msgspec.structs import asdict
 
 from warden import frames, keyring, signals, wire
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu import software
 from warden.qpu.drift import Findings, Survey
-from warden.qpu.process import Emulator, Outcome
+from warden.qpu.noise import Noise
+from warden.qpu.physics import Outcome
+from warden.qpu.process import Emulator
 from warden.runner import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Runner, Send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.config import Config
-    from warden.qpu.noise import Noise
-    from warden.qpu.physics import Order, Outcome
+    from warden.qpu.physics import Order
     from warden.qpu.process import Emulation
     from warden.runner import Action
 
@@ -239,14 +241,19 @@ class Worker:
             self._emulation.end()
             self._emulation = None
 
+    def _expected(self) -> Noise:
+        """Noise of every kind that there will be when the task runs: what it takes to emulate it follows from that."""
+        drift = self._config.drifting
+        return Noise(**{name: value or getattr(drift.per_day, name) for name, value in asdict(drift.base).items()})
+
     def _begin_check(self, check: wire.CheckSequence) -> None:
         self._checking = check.token
-        outcome = self._emulator.checked_at_once(check.sequence)
+        outcome = self._emulator.checked_at_once(check.sequence, self._expected())
         if outcome is not None:
             self._checked(outcome)
             return
         try:
-            self._check = self._emulator.check(check.sequence)
+            self._check = self._emulator.check(check.sequence, self._expected())
         except OSError as error:
             log.warning("no sequence can be checked: %s", error)
             self._checked(Outcome(error=str(error), fault="device"))
