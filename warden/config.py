@@ -22,6 +22,7 @@ from warden.sections import (
     LARGEST_RESULT,
     AccessSection,
     BrokerSection,
+    Bytes,
     CalibrationSection,
     ClassSection,
     ClientSection,
@@ -48,6 +49,9 @@ _FOREIGN = frozenset({"gridengine"})
 
 _UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "min": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d)")
+_POWERS = ["", "K", "M", "G", "T"]
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(?:i?B)?)?")
+_LARGEST = 2**60
 # Longer than any operator means; sums of such durations are still dates that a calendar can show.
 _LONGEST = 10**10 * SECOND
 # Of each bitstring its length and its count, as msgpack writes them.
@@ -204,6 +208,22 @@ def duration(value: Any) -> Micros:
     raise ValueError(f"{value!r} is no duration, or a very long one: write seconds, or '90s', '3min', '1h30min'")
 
 
+def size(value: Any) -> int:
+    """Read a size: a number of bytes, or one with a unit: "512M", "8 GiB"; units are powers of 1024.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST:
+        return value
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value)
+        number: float = float(found[1]) * 1024 ** _POWERS.index(found[2] or "") if found else _LARGEST
+        if number < _LARGEST:
+            return round(number)
+    raise ValueError(f"{value!r} is no size: write bytes, or '512M', '8G'")
+
+
 def _reachable(address: str) -> str:
     """An address to listen at as one to connect to, on the same host."""
     return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//*:", "//127.0.0.1:")
@@ -228,6 +248,8 @@ def _check(document: Any, kind: type[S], path: Path, prefix: str = "") -> S:
 def _decode(kind: type, value: Any) -> Any:
     if kind is Duration:
         return Duration(duration(value))
+    if kind is Bytes:
+        return Bytes(size(value))
     if kind is Path:
         if not isinstance(value, str) or not value.startswith("/"):
             raise ValueError(f"{value!r} is no absolute path")

@@ -58,6 +58,12 @@ class Duration(int):
     __slots__ = ()
 
 
+class Bytes(int):
+    """A size, written in the file as bytes or as text."""
+
+    __slots__ = ()
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all sections: unknown keys are errors."""
 
@@ -66,8 +72,13 @@ class QpuSection(Section, frozen=True, kw_only=True):
     """The QPU and what is known of its timing."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=64)] = "qpu"
-    device: str = "AnalogDevice"
-    emulator: Literal["qutip", "echo"] = "qutip"
+    device: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)] = "FresnelLike"
+    """Shipped (FresnelLike), one of `pulser.devices`, or the absolute path of a file with a device's JSON."""
+    emulator: Literal["qutip", "emu-sv", "emu-mps", "echo"] = "qutip"
+    memory: Bytes = Bytes(0)
+    """Of an emulation, the most that it may have; 0: all that the machine has."""
+    cache: Bytes = Bytes(256 * 2**20)
+    """For distributions of sequences that were emulated."""
     qubits: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 14
     places: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     overhead: Duration = Duration(2 * SECOND)

@@ -12,19 +12,22 @@ import uuid
 from typing import TYPE_CHECKING, Self
 
 import zmq
+from msgspec.structs import asdict
 
 from warden import frames, keyring, signals, wire
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu import software
 from warden.qpu.drift import Findings, Survey
-from warden.qpu.process import Emulator, Outcome
+from warden.qpu.noise import Noise
+from warden.qpu.physics import Outcome
+from warden.qpu.process import Emulator
 from warden.runner import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Runner, Send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from warden.config import Config
-    from warden.qpu.noise import Noise
+    from warden.qpu.physics import Order
     from warden.qpu.process import Emulation
     from warden.runner import Action
 
@@ -45,7 +48,8 @@ class Worker:
         self._context = zmq.Context()
         self._attempts = 0
         self._broker = self._connect()
-        self._emulator = Emulator(config.qpu.device, config.qpu.seed, config.qpu.emulator)
+        qpu = config.qpu
+        self._emulator = Emulator(qpu.device, qpu.seed, qpu.emulator, memory=qpu.memory, cache=qpu.cache)
         specs = self._emulator.specs
         log.info("the device %s is ready", specs.name)
         self._runner = Runner(
@@ -59,8 +63,7 @@ class Worker:
             drift=config.drifting,
         )
         self._emulation: Emulation | None = None
-        self._token = ""
-        self._calibrating = False
+        self._work: wire.StartRun | wire.StartCalibration | None = None
         self._check: Emulation | None = None
         self._checking = ""
 
@@ -70,6 +73,7 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._abandon()
         self._dismiss()
+        self._emulator.close()
         self._context.destroy(linger=200)
 
     def serve(self) -> None:
@@ -166,17 +170,14 @@ class Worker:
     # --- the emulator ---
 
     def _begin(self, run: wire.StartRun) -> None:
-        self._token, self._calibrating = run.token, False
-        outcome = self._emulator.at_once(
-            task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
-        )
+        self._work = run
+        order = self._order(run)
+        outcome = self._emulator.at_once(order)
         if outcome is not None:
-            self._computed(outcome)
+            self._computed(run, outcome)
             return
         try:
-            self._emulation = self._emulator.start(
-                task=run.task, sequence=run.sequence, first_shot=run.first_shot, shots=run.shots
-            )
+            self._emulation = self._emulator.start(order)
         except OSError as error:
             log.warning("task %s: no run can be started: %s", run.task, error)
             self._carry_out(self._runner.computed(run.token, Failure(str(error), "device"), _now()))
@@ -186,7 +187,7 @@ class Worker:
         return self._config.drifting.noise(run.at, run.calibration)
 
     def _calibrate(self, order: wire.StartCalibration) -> None:
-        self._token, self._calibrating = order.token, True
+        self._work = order
         survey = Survey(
             drift=self._config.drifting,
             number=order.number,
@@ -196,7 +197,7 @@ class Worker:
         )
         outcome = self._emulator.survey_at_once(survey)
         if outcome is not None:
-            self._computed(outcome)
+            self._surveyed(order, outcome)
             return
         try:
             self._emulation = self._emulator.survey(survey)
@@ -206,33 +207,53 @@ class Worker:
 
     def _collect(self) -> None:
         """Hand over what the emulator has computed."""
-        if self._emulation is None or not self._emulation.done():
+        if self._emulation is None or self._work is None or not self._emulation.done():
             return
-        outcome = self._emulation.outcome()
-        self._abandon()
-        self._computed(outcome)
+        work, outcome = self._work, self._emulation.outcome()
+        ended, self._emulation = self._emulation, None
+        if isinstance(work, wire.StartCalibration):
+            self._surveyed(work, outcome)
+        else:
+            self._emulator.keep(self._order(work), outcome)
+            self._computed(work, outcome)
+        # It has said all: nobody waits for a process that is about to end.
+        ended.end()
 
-    def _computed(self, outcome: Outcome) -> None:
-        if self._calibrating:
-            found = outcome.findings or Findings(error=outcome.error)
-            self._carry_out(self._runner.calibrated(self._token, found, _now()))
+    def _surveyed(self, order: wire.StartCalibration, outcome: Outcome) -> None:
+        found = outcome.findings or Findings(error=outcome.error)
+        self._carry_out(self._runner.calibrated(order.token, found, _now()))
+
+    def _computed(self, run: wire.StartRun, outcome: Outcome) -> None:
+        found = outcome.distribution
+        if found is None:
+            self._carry_out(self._runner.computed(run.token, Failure(outcome.error, outcome.fault), _now()))
             return
-        result = Failure(outcome.error, outcome.fault) if outcome.error else outcome.shots
-        self._carry_out(self._runner.computed(self._token, result, _now(), outcome.facts))
+        drawn = self._emulator.draw(
+            found, self._noise_of(run), task=run.task, first_shot=run.first_shot, shots=run.shots
+        )
+        self._carry_out(self._runner.computed(run.token, drawn, _now(), found.facts))
+
+    def _order(self, run: wire.StartRun) -> Order:
+        return self._emulator.order(run.sequence, self._noise_of(run))
 
     def _abandon(self) -> None:
         if self._emulation is not None:
             self._emulation.end()
             self._emulation = None
 
+    def _expected(self) -> Noise:
+        """Noise of every kind that there will be when the task runs: what it takes to emulate it follows from that."""
+        drift = self._config.drifting
+        return Noise(**{name: value or getattr(drift.per_day, name) for name, value in asdict(drift.base).items()})
+
     def _begin_check(self, check: wire.CheckSequence) -> None:
         self._checking = check.token
-        outcome = self._emulator.checked_at_once(check.sequence)
+        outcome = self._emulator.checked_at_once(check.sequence, self._expected())
         if outcome is not None:
             self._checked(outcome)
             return
         try:
-            self._check = self._emulator.check(check.sequence)
+            self._check = self._emulator.check(check.sequence, self._expected())
         except OSError as error:
             log.warning("no sequence can be checked: %s", error)
             self._checked(Outcome(error=str(error), fault="device"))

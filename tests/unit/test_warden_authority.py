@@ -52,6 +52,9 @@ PURE = [
     "qpu/noise",
     "qpu/drift",
     "qpu/quality",
+    "qpu/physics",
+    "qpu/costs",
+    "qpu/cache",
 ]
 # Everything that a pure module may know; no socket, file, clock, randomness or process hides in these.
 HARMLESS = {

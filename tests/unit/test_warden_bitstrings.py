@@ -29,7 +29,9 @@ from warden.model import (
     Task,
     TaskStatus,
 )
-from warden.qpu.process import Order
+from warden.qpu import shots
+from warden.qpu.noise import Noise
+from warden.qpu.physics import Order
 from warden.store import Store
 
 if TYPE_CHECKING:
@@ -237,9 +239,9 @@ PACED = {"shot_rate": 40.0, "overhead": 0.05, "emulator": "qutip"}
 def whole(site: Site, number: int) -> list[str]:
     """What this task comes to in one piece: the same seed, the same number."""
     emulator = pytest.importorskip("warden.qpu.emulator")
-    found: list[str] = emulator.sample(
-        Order(device="AnalogDevice", sequence=AFM, first_shot=0, shots=120, seed=site.config.qpu.seed, task=number)
-    )
+    seed = site.config.qpu.seed
+    distribution = emulator.emulate(Order(device="AnalogDevice", sequence=AFM, seed=seed))
+    found: list[str] = shots.draw(distribution, Noise(), seed=seed, task=number, first=0, shots=120)
     return found
 
 
@@ -388,7 +390,7 @@ def test_names_that_nobody_could_want_to_read_are_not_told() -> None:
         built = pulser.Sequence(pulser.Register({name: (0.0, 0.0), "b": (8.0, 0.0)}), pulser.MockDevice)
         built.declare_channel("ryd", "rydberg_global")
         built.add(pulser.Pulse.ConstantPulse(100, 1.0, 0.0, 0.0), "ryd")
-        order = Order(device="MockDevice", sequence=built.to_abstract_repr(), first_shot=0, shots=1, seed=0, task=1)
+        order = Order(device="MockDevice", sequence=built.to_abstract_repr())
         facts: dict[str, Any] = emulator.facts(order)
         return facts
 

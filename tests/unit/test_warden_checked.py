@@ -173,10 +173,12 @@ def ticks(pid: int) -> int:
 
 
 def test_what_pulser_is_not_done_with_in_time_is_refused() -> None:
-    check = Emulator("AnalogDevice", 0).check(endless())
+    machine = Emulator("AnalogDevice", 0)
+    check = machine.check(endless())
     assert check.wait(120)
     outcome = check.outcome(fault="device")
     check.end()
+    machine.close()
     assert outcome.error == TOO_LONG
     assert outcome.fault == "task"
 

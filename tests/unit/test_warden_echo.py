@@ -6,14 +6,21 @@ import importlib
 import subprocess
 import sys
 import typing
+from typing import TYPE_CHECKING
 
 import pytest
 from warden_site import AFM, Site, wait_until
 
 from warden.model import TaskStatus
-from warden.qpu import echo
-from warden.qpu.process import EMULATORS, Emulator, Order
+from warden.qpu import echo, shots
+from warden.qpu.device import read
+from warden.qpu.noise import Noise
+from warden.qpu.physics import EMULATORS, Order
+from warden.qpu.process import Emulator
 from warden.sections import QpuSection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_the_configuration_names_the_emulators_that_there_are() -> None:
@@ -22,45 +29,56 @@ def test_the_configuration_names_the_emulators_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("emulator", EMULATORS)
-def test_an_emulator_s_module_describes_and_samples(emulator: str) -> None:
-    if emulator == "qutip":
-        pytest.importorskip("pulser_simulation")
+def test_an_emulator_s_module_describes_checks_and_emulates(emulator: str) -> None:
+    if emulator != "echo":
+        pytest.importorskip("pulser_simulation" if emulator == "qutip" else "emu_mps")
     module = importlib.import_module(EMULATORS[emulator])
     assert module.describe("MockDevice").name == "MockDevice"
-    order = Order(device="AnalogDevice", sequence=AFM, first_shot=2, shots=3, seed=0, task=1)
-    shots = module.sample(order)
-    assert [len(shot) for shot in shots] == [4, 4, 4]
-    assert set("".join(shots)) <= {"0", "1"}
+    assert module.check("AnalogDevice", AFM, Noise()) >= 0
+    assert module.emulate(Order(device="AnalogDevice", sequence=AFM)).qubits == 4
 
 
-def test_an_echo_is_all_zeros_on_a_device_of_any_name() -> None:
+@pytest.fixture
+def machine() -> Iterator[Emulator]:
     machine = Emulator("Anything", 0, "echo")
+    yield machine
+    machine.close()
+
+
+def test_an_echo_is_all_zeros_on_a_device_of_any_name(machine: Emulator) -> None:
     assert (machine.specs.name, machine.specs.json) == ("Anything", '{"name":"Anything"}')
-    emulation = machine.start(task=1, sequence=AFM, first_shot=0, shots=5)
+    emulation = machine.start(machine.order(AFM))
     wait_until(emulation.done, "the echo is there")
-    assert emulation.outcome().shots == ["0000"] * 5
+    found = emulation.outcome().distribution
     emulation.end()
+    assert found is not None
+    assert shots.probabilities(found) == {"0000": 1.0}
 
 
-def test_a_sequence_that_is_none_is_an_error_of_its_run_alone() -> None:
-    machine = Emulator("Anything", 0, "echo")
-    emulation = machine.start(task=1, sequence="nonsense", first_shot=0, shots=5)
+def test_an_echo_has_the_specs_that_are_shipped() -> None:
+    specs = echo.describe(read("FresnelLike"))
+    assert (specs.name, specs.qubits) == ("FresnelLike", 100)
+    assert "pre_calibrated_layouts" in specs.json
+
+
+def test_a_sequence_that_is_none_is_an_error_of_its_run_alone(machine: Emulator) -> None:
+    emulation = machine.start(machine.order("nonsense"))
     wait_until(emulation.done, "the emulation is done")
     outcome = emulation.outcome()
     emulation.end()
-    assert outcome.shots == []
+    assert outcome.distribution is None
     assert "not JSON" in outcome.error
 
 
-def test_an_echo_needs_no_process() -> None:
-    machine = Emulator("Anything", 0, "echo")
-    outcome = machine.at_once(task=1, sequence=AFM, first_shot=0, shots=5)
+def test_an_echo_needs_no_process(machine: Emulator) -> None:
+    outcome = machine.at_once(machine.order(AFM))
     assert outcome is not None
-    assert outcome.shots == ["0000"] * 5
-    failed = machine.at_once(task=1, sequence="nonsense", first_shot=0, shots=5)
-    assert failed is not None
-    assert "not JSON" in failed.error
-    assert failed.fault == "task"
+    assert outcome.distribution is not None
+    assert machine.draw(outcome.distribution, Noise(), task=1, first_shot=0, shots=5) == ["0000"] * 5
+    for failed in (machine.at_once(machine.order("nonsense")), machine.checked_at_once("nonsense")):
+        assert failed is not None
+        assert "not JSON" in failed.error
+        assert failed.fault == "task"
 
 
 def test_an_echo_loads_nothing_heavy() -> None:

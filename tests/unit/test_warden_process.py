@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import resource
 import signal
+import socket
+import subprocess
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +21,14 @@ from msgspec.structs import replace
 from warden_site import AFM, SESSION, Site, wait_until
 
 from warden.model import Calibration, ConfigurationError
-from warden.qpu import calibrate, drift, process
+from warden.qpu import calibrate, child, drift
 from warden.qpu.drift import DAY, Drift, Survey
 from warden.qpu.noise import Noise
-from warden.qpu.process import Emulation, Emulator, Order, Outcome
+from warden.qpu.physics import EMULATORS, Distribution, Order, Outcome
+from warden.qpu.process import _DYING_TAKES, Emulation, Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from multiprocessing.connection import Connection
 
 
 class Stuck:
@@ -41,13 +46,15 @@ class Stuck:
 
 
 @pytest.fixture
-def machine() -> Emulator:
-    return Emulator("Anything", 0, "echo")
+def machine() -> Iterator[Emulator]:
+    machine = Emulator("Anything", 0, "echo")
+    yield machine
+    machine.close()
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[Connection, Connection]]:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
+def pipe() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
     with ours, theirs:
         yield ours, theirs
 
@@ -61,8 +68,15 @@ def no_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def start(machine: Emulator, sequence: str = AFM, shots: int = 5) -> Emulation:
-    return machine.start(task=1, sequence=sequence, first_shot=0, shots=shots)
+def start(machine: Emulator, sequence: str = AFM) -> Emulation:
+    return machine.start(machine.order(sequence))
+
+
+def well(emulation: Emulation) -> bool:
+    """Whether it comes to something."""
+    assert emulation.wait(30)
+    emulation.end()
+    return emulation.outcome().distribution is not None
 
 
 def test_what_breaks_in_a_run_is_the_task_s_fault(machine: Emulator) -> None:
@@ -72,27 +86,30 @@ def test_what_breaks_in_a_run_is_the_task_s_fault(machine: Emulator) -> None:
     emulation.end()
 
 
-def test_an_emulator_that_is_gone_when_a_run_starts_is_the_device_s_fault(pipe: Any) -> None:
-    ours, theirs = pipe
+def test_an_emulator_that_is_gone_when_a_run_starts_is_the_device_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = "warden.qpu.no_such_module"
-    order = Order(device="Anything", sequence=AFM, first_shot=0, shots=5, seed=0, task=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(process.EMULATORS, "missing", missing)
-        patch.setattr(process, "_prepare", lambda: None)
-        process._run(theirs, "missing", msgspec.msgpack.encode(order))
-    emulation = Emulation(Stuck(), ours)
-    assert emulation.wait(5)
-    assert emulation.outcome().fault == "device"
-    assert missing in emulation.outcome().error
+    monkeypatch.setitem(EMULATORS, "missing", missing)
+    outcome = child.answer("missing", Order(device="Anything", sequence=AFM))
+    assert outcome.fault == "device"
+    assert missing in outcome.error
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="the extra is installed")
+@pytest.mark.parametrize("emulator", ["emu-sv", "emu-mps"])
+def test_an_extra_that_is_not_installed_is_named(emulator: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"the emulator {emulator} needs it, install gridengine-qpu\[emu\]"):
+        Emulator("AnalogDevice", 0, emulator)
 
 
 @pytest.mark.usefixtures("machine", "no_files")
 def test_a_machine_without_a_process_to_spare_is_an_os_error(machine: Emulator) -> None:
+    machine.close()
     with pytest.raises(OSError, match="no process can be started"):
         start(machine)
 
 
 def test_a_fork_server_that_ends_is_an_os_error_once(machine: Emulator) -> None:
+    machine.close()
     server = multiprocessing.forkserver._forkserver._forkserver_pid
     os.kill(server, signal.SIGKILL)
     state = Path(f"/proc/{server}/stat")
@@ -103,9 +120,7 @@ def test_a_fork_server_that_ends_is_an_os_error_once(machine: Emulator) -> None:
         except OSError:
             continue
         break
-    assert emulation.wait(30)
-    assert emulation.outcome().shots == ["0000"] * 5
-    emulation.end()
+    assert well(emulation)
 
 
 @pytest.mark.usefixtures("no_files")
@@ -114,25 +129,57 @@ def test_a_device_that_has_no_process_to_start_with_is_a_line() -> None:
         Emulator("Anything", 0, "echo")
 
 
-def test_an_outcome_may_be_large(machine: Emulator) -> None:
-    emulation = start(machine, shots=100_000)
+def test_a_request_may_be_large_and_nobody_waits_for_it_to_be_read(machine: Emulator) -> None:
+    emulation = start(machine, AFM + " " * 10_000_000)
+    assert well(emulation)
+
+
+def test_a_process_that_died_while_it_waited_is_replaced(machine: Emulator) -> None:
+    spare = machine._spare
+    assert spare is not None
+    os.kill(spare._process.pid or 0, signal.SIGKILL)
+    spare._process.join()
+    assert well(start(machine))
+
+
+def test_a_process_that_dies_before_it_has_read_its_task_is_noticed(machine: Emulator) -> None:
+    emulation = machine._fork()
+    os.kill(emulation._process.pid or 0, signal.SIGSTOP)
+    emulation.ask(machine.order(AFM))
+    os.kill(emulation._process.pid or 0, signal.SIGKILL)
     assert emulation.wait(30)
-    assert len(emulation.outcome().shots) == 100_000
+    assert "emulator died" in emulation.outcome().error
     emulation.end()
+
+
+def test_each_task_has_a_process_of_its_own(machine: Emulator) -> None:
+    pids = set()
+    for _ in range(3):
+        emulation = start(machine)
+        pids.add(emulation._process.pid)
+        assert well(emulation)
+    assert len(pids) == 3
+
+
+def test_a_worker_that_ends_leaves_no_process_behind(machine: Emulator) -> None:
+    spare = machine._spare
+    assert spare is not None
+    machine.close()
+    assert spare._process.exitcode is not None
 
 
 def test_a_process_that_stops_while_it_speaks_blocks_nobody(pipe: Any) -> None:
     ours, theirs = pipe
     emulation = Emulation(Stuck(), ours)
-    said = msgspec.msgpack.encode(Outcome(["01"] * 3))
-    os.write(theirs.fileno(), said[:-4])
+    said = msgspec.msgpack.encode(Outcome(distribution=Distribution(3)))
+    theirs.sendall(said[:-4])
     assert not emulation.done()
     assert not emulation.done()
     assert not emulation.wait(0)
     theirs.close()
     assert emulation.wait(5)
     outcome = emulation.outcome()
-    assert outcome.shots == []
+    assert outcome.distribution is None
     assert "emulator died" in outcome.error
     assert outcome.fault == "task"
 
@@ -149,7 +196,106 @@ def test_a_process_that_is_stopped_is_killed_all_the_same(machine: Emulator) -> 
     os.kill(emulation._process.pid or 0, signal.SIGSTOP)
     begun = time.monotonic()
     emulation.end()
-    assert time.monotonic() - begun < process._DYING_TAKES
+    assert time.monotonic() - begun < _DYING_TAKES
+
+
+# --- with physics ---
+
+
+@pytest.fixture
+def physics() -> Iterator[Emulator]:
+    pytest.importorskip("pulser_simulation")
+    machine = Emulator("AnalogDevice", 0, memory=3 * 2**30)
+    yield machine
+    machine.close()
+
+
+def endless(atoms: int = 14) -> str:
+    """What takes minutes."""
+    return str(__import__("emulation").ring(atoms, rise=1000, sweep=4000).to_abstract_repr())
+
+
+def test_an_emulation_that_is_killed_is_an_error_of_its_task_alone(physics: Emulator) -> None:
+    dying = start(physics, endless())
+    os.kill(dying._process.pid or 0, signal.SIGKILL)
+    assert dying.wait(30)
+    assert "emulator died (exit status -9)" in dying.outcome().error
+    dying.end()
+    assert well(start(physics))
+
+
+def test_an_emulation_without_an_end_is_ended(physics: Emulator) -> None:
+    emulation = start(physics, endless())
+    assert not emulation.wait(1)
+    emulation.end()
+    assert emulation._process.exitcode == -signal.SIGKILL
+    assert well(start(physics))
+
+
+GREEDY = """
+import socket, sys, types
+from warden.qpu import child
+from warden.qpu.physics import EMULATORS
+greedy = sys.modules["greedy"] = types.ModuleType("greedy")
+greedy.emulate = lambda order: [bytes(2**26) for _ in range(64)]
+EMULATORS["greedy"] = "greedy"
+child.serve(socket.socket(fileno=int(sys.argv[1])), "greedy", 64 * 2**20)
+"""
+
+
+def test_an_emulation_that_takes_more_memory_than_it_may_have_is_told_so_by_the_kernel(pipe: Any) -> None:
+    """It wants 4 GiB, and is refused long before."""
+    ours, theirs = pipe
+    command = [sys.executable, "-c", GREEDY, str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        child.send(ours, Order(device="Anything", sequence=AFM))
+        emulation = Emulation(Stuck(), ours)
+        assert emulation.wait(30)
+    assert process.returncode == 0
+    outcome = emulation.outcome()
+    assert outcome.error.startswith("the emulation needs more memory than it may have (qpu.memory allows 64.0 MiB): ")
+    assert outcome.fault == "task"
+
+
+def test_a_sequence_that_takes_more_memory_than_the_configuration_allows_is_refused_before_it_runs() -> None:
+    pytest.importorskip("pulser_simulation")
+    small = Emulator("AnalogDevice", 0, memory=100 * 2**20)
+    refusal = r"the emulation would take [\d.]+ MiB of memory, and qpu.memory allows 100.0 MiB: use fewer atoms"
+    try:
+        assert well(start(small))
+        for refused in (start(small, endless(13)), small.check(endless(13))):
+            assert refused.wait(30)
+            refused.end()
+            assert re.fullmatch(refusal, refused.outcome().error)
+            assert refused.outcome().fault == "task"
+    finally:
+        small.close()
+
+
+def test_a_distribution_is_kept_for_the_next_task_with_its_sequence(physics: Emulator) -> None:
+    order = physics.order(AFM)
+    assert physics.at_once(order) is None
+    assert physics.checked_at_once(AFM) is None
+    emulation = physics.start(order)
+    assert emulation.wait(30)
+    emulation.end()
+    physics.keep(order, emulation.outcome())
+    kept = physics.at_once(order)
+    assert kept is not None
+    assert kept.distribution == emulation.outcome().distribution
+    checked = physics.checked_at_once(AFM)
+    assert checked is not None
+    assert (checked.error, checked.preparation) == ("", 0)
+
+
+def test_a_check_says_how_long_it_takes_or_why_not(physics: Emulator) -> None:
+    for sequence, error in ((AFM, ""), ("{}", "Pulser refuses the sequence")):
+        checking = physics.check(sequence)
+        assert checking.wait(30)
+        checking.end()
+        assert error in checking.outcome().error
+        assert (checking.outcome().preparation > 0) is not bool(error)
 
 
 def test_a_worker_outlives_a_machine_without_a_process_to_spare(site: Site) -> None:

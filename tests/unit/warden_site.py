@@ -99,7 +99,15 @@ class Site:
     def configure(self, **sections: dict[str, Any]) -> Config:
         """Write the configuration: what a test needs, then what a site needs."""
         settings: dict[str, dict[str, Any]] = {
-            "qpu": {"name": "fresnel", "qubits": 8, "places": 4, "overhead": 0.1, "loading": 0, "shot_rate": 0},
+            "qpu": {
+                "name": "fresnel",
+                "device": "AnalogDevice",
+                "qubits": 8,
+                "places": 4,
+                "overhead": 0.1,
+                "loading": 0,
+                "shot_rate": 0,
+            },
             "broker": {
                 "clients": [f"ipc://{self.room}/c"],
                 "workers": [f"ipc://{self.room}/w"],

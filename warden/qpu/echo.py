@@ -6,37 +6,43 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden.qpu.process import Order, Specs
+from warden.qpu.device import name_and_qubits
+from warden.qpu.physics import Distribution, Order, Specs
 from warden.sequence import inspect
 
 if TYPE_CHECKING:
-    from warden.model import Micros
+    from warden.qpu.noise import Noise
     from warden.wire import Fact
 
 
 def describe(device: str) -> Specs:
-    """Any device is one; the configuration's `qpu.qubits` bounds its register."""
-    return Specs(device, 100_000, msgspec.json.encode({"name": device}).decode())
+    """Any device is one; the configuration's `qpu.qubits` bounds its register, if its specs do not."""
+    name, qubits = name_and_qubits(device)
+    specs = device if device.startswith("{") else msgspec.json.encode({"name": name}).decode()
+    return Specs(name, qubits or 100_000, specs)
 
 
-def check(device: str, sequence: str) -> Micros:
-    """Whether it is a sequence.
+def warm_up() -> None:
+    """Nothing here is slow."""
+
+
+def check(_device: str, sequence: str, _noise: Noise) -> int:
+    """Look whether it is a sequence; it takes no time.
 
     Raises:
         BadRequestError: It is none.
     """
-    del device
     inspect(sequence, device=None, qubits=None)
     return 0
 
 
-def sample(order: Order) -> list[str]:
-    """As many zeros as the sequence has atoms, for each shot.
+def emulate(order: Order) -> Distribution:
+    """As many zeros as the sequence has atoms.
 
     Raises:
         BadRequestError: It is no sequence.
     """
-    return ["0" * inspect(order.sequence, device=None, qubits=None)] * order.shots
+    return Distribution(inspect(order.sequence, device=None, qubits=None))
 
 
 def facts(_: Order) -> dict[str, Fact]:

@@ -1,0 +1,205 @@
+"""What the worker adds to an emulator, what the cache spares, and which emulator is the faster one.
+
+    python benchmarks/emulators.py [--emulator qutip] [--largest 14]
+
+A real worker process gets orders as from a broker, over CURVE; the same emulator is called bare, in this process, in
+turns with it. It exits with 1 when a bound is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import zmq
+
+from warden import frames, keyring, wire
+from warden.qpu import shots
+from warden.qpu.noise import Noise
+from warden.qpu.physics import EMULATORS, Order
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+OVERHEAD, OVERHEAD_SECONDS = 0.05, 0.005
+SAME_SEQUENCE = 1.2
+TASKS = 100
+SHOTS = 500
+TURNS = 15
+
+
+def ring(qubits: int, detuning: float = 20.0) -> str:
+    """An adiabatic sweep of 1552 ns on a ring."""
+    import pulser  # noqa: PLC0415 - --help does not wait for it
+
+    radius = 6.0 / (2 * math.sin(math.pi / qubits)) if qubits > 1 else 0.0
+    angles = [2 * math.pi * atom / qubits for atom in range(qubits)]
+    register = pulser.Register({f"q{i}": (radius * math.cos(a), radius * math.sin(a)) for i, a in enumerate(angles)})
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    rabi = 2 * math.pi
+    sequence.add(pulser.Pulse.ConstantDetuning(pulser.RampWaveform(252, 0.0, rabi), -detuning, 0.0), "global")
+    sweep = pulser.RampWaveform(1048, -detuning, detuning)
+    sequence.add(pulser.Pulse.ConstantAmplitude(rabi, sweep, 0.0), "global")
+    sequence.add(pulser.Pulse.ConstantDetuning(pulser.RampWaveform(252, rabi, 0.0), detuning, 0.0), "global")
+    return str(sequence.to_abstract_repr())
+
+
+class Bench:
+    """A worker, and the broker's side of its connection."""
+
+    def __init__(self, emulator: str) -> None:
+        self._room = tempfile.TemporaryDirectory(prefix="w", dir="/tmp")
+        room = Path(self._room.name)
+        keys = room / "keys"
+        file = room / "warden.toml"
+        file.write_text(
+            f'[qpu]\ndevice = "MockDevice"\nemulator = "{emulator}"\nqubits = 20\n'
+            "overhead = 0\nloading = 0\nshot_rate = 0\n"
+            f'[broker]\nworkers = ["ipc://{room}/w"]\nclients = ["ipc://{room}/c"]\nstate = "{room}/state"\n'
+            f'keys = "{keys}"\nheartbeat = 1\n',
+            encoding="utf-8",
+        )
+        warden = [sys.executable, "-c", "from warden.cli import main; main()"]
+        subprocess.run([*warden, "keys", "--config", str(file)], check=True, stdout=subprocess.DEVNULL)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.curve_server = True
+        public, secret = keyring.key_pair(keys / f"{keyring.BROKER}.key_secret")
+        self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
+        self._socket.bind(f"ipc://{room}/w")
+        self._process = subprocess.Popen([*warden, "worker", "--config", str(file)], stderr=subprocess.DEVNULL)
+        self._peer = b""
+        self._clock = 0
+        self._hear(wire.WorkerHello)
+        self._say(wire.Welcome(interval=1_000_000))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._context.destroy(linger=0)
+        self._room.cleanup()
+
+    def run(self, task: int, sequence: str) -> float:
+        """Seconds from the order to its result."""
+        token = str(uuid.uuid4())
+        begun = time.perf_counter()
+        self._say(
+            wire.StartRun(
+                token=token, task=task, sequence=sequence, first_shot=0, shots=SHOTS, issued=self._clock, limit=None
+            )
+        )
+        while (finished := self._hear(wire.RunFinished)).token != token:
+            pass
+        took = time.perf_counter() - begun
+        assert sum(finished.counts.values()) == SHOTS, finished.error
+        self._say(wire.ForgetRun(token=token))
+        return took
+
+    def _say(self, body: wire.Message) -> None:
+        self._socket.send_multipart([self._peer, frames.pack(body)])
+
+    def _hear(self, kind: type[Any]) -> Any:
+        while True:
+            assert self._socket.poll(300_000), "the worker is silent"
+            self._peer, said = self._socket.recv_multipart()
+            body: Any = frames.unpack(said, wire.FromWorker)
+            if isinstance(body, wire.WorkerHello | wire.WorkerBeat):
+                self._clock = body.clock
+            if isinstance(body, kind):
+                return body
+
+
+def bare(module: ModuleType, sequence: str) -> float:
+    """Seconds of the emulator alone, in this process."""
+    begun = time.perf_counter()
+    module.emulate(Order(device="MockDevice", sequence=sequence, noise=Noise()))
+    return time.perf_counter() - begun
+
+
+def overhead(emulator: str, qubits: int) -> bool:
+    module = importlib.import_module(EMULATORS[emulator])
+    bare(module, ring(qubits))
+    alone, whole = [], []
+    with Bench(emulator) as bench:
+        bench.run(1, ring(qubits))
+        for turn in range(TURNS):
+            # Another sequence each time, for the worker keeps what it has emulated.
+            sequence = ring(qubits, 20.0 + turn / 1000)
+            alone.append(bare(module, sequence))
+            whole.append(bench.run(2 + turn, sequence))
+        sequence = ring(qubits, 19.0)
+        first = bench.run(100, sequence)
+        begun = time.perf_counter()
+        for task in range(1, TASKS):
+            bench.run(100 + task, sequence)
+        rest = time.perf_counter() - begun
+    usual, added = statistics.median(alone), statistics.median(w - a for w, a in zip(whole, alone, strict=True))
+    print(
+        f"{emulator}, {qubits} qubits: bare {usual * 1000:.1f} ms, the worker {statistics.median(whole) * 1000:.1f} ms, "
+        f"{added * 1000:+.1f} ms ({added / usual:+.1%})"
+    )
+    sampling = TASKS * drawing(module, sequence)
+    ratio = (first + rest) / (first + sampling)
+    print(
+        f"{TASKS} tasks of one sequence: {first * 1000:.1f} ms the first, {rest / (TASKS - 1) * 1000:.2f} ms each other, "
+        f"of which {sampling / TASKS * 1000:.2f} ms are its sampling: {ratio:.2f} times one emulation and all sampling"
+    )
+    return added <= max(OVERHEAD * usual, OVERHEAD_SECONDS) and ratio <= SAME_SEQUENCE
+
+
+def drawing(module: ModuleType, sequence: str) -> float:
+    """Seconds of drawing a task's shots alone."""
+    found = module.emulate(Order(device="MockDevice", sequence=sequence, noise=Noise()))
+    times = []
+    for task in range(TURNS):
+        begun = time.perf_counter()
+        shots.draw(found, Noise(), seed=0, task=task, first=0, shots=SHOTS)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def table(largest: int) -> None:
+    modules = {}
+    for name in ("qutip", "emu-sv"):
+        with contextlib.suppress(ImportError):
+            modules[name] = importlib.import_module(EMULATORS[name])
+    print(f"\n| qubits | {' | '.join(modules)} |\n|---|{'---|' * len(modules)}")
+    for qubits in range(4, largest + 1, 2):
+        best = dict.fromkeys(modules, math.inf)
+        for _ in range(3):
+            for name, module in modules.items():
+                best[name] = min(best[name], bare(module, ring(qubits)))
+        print(f"| {qubits} | {' | '.join(f'{best[name]:.2f} s' for name in modules)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--emulator", default="qutip", choices=list(EMULATORS))
+    parser.add_argument("--qubits", type=int, default=10)
+    parser.add_argument("--largest", type=int, default=14)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    kept = overhead(arguments.emulator, arguments.qubits)
+    table(arguments.largest)
+    sys.exit(0 if kept else 1)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONPATH", str(Path(__file__).parent.parent))
+    main()

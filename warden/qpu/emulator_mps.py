@@ -1,0 +1,71 @@
+"""Pasqal's emulator of matrix product states, on PyTorch: on the GPU where there is one. It costs seconds to import.
+
+It cannot write down what a measurement may find, only draw from it: a pool of samples stands for the distribution.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+import torch
+from emu_mps import MPSBackend, MPSConfig
+from pulser.backend import BitStrings
+
+from warden.qpu import costs, emulation, pasqal, shots
+from warden.qpu.emulation import describe, facts
+
+if TYPE_CHECKING:
+    import pulser
+
+    from warden.qpu.noise import Noise
+    from warden.qpu.physics import Distribution, Order
+
+__all__ = ["check", "describe", "emulate", "facts"]
+
+
+def warm_up() -> None:
+    """As of state vectors: nothing is to be had here."""
+
+
+def check(device: str, sequence: str, noise: Noise) -> int:
+    """Say in how many microseconds the sequence is emulated, if it entangles no more than costs.py says.
+
+    Raises:
+        ValueError: The device or this emulator cannot run it, or it takes too much memory.
+    """
+    return costs.mps_time(_checked(device, sequence, noise)[1])
+
+
+def emulate(order: Order) -> Distribution:
+    """Samples of what a measurement finds.
+
+    Raises:
+        ValueError: As `check`.
+    """
+    sequence, size = _checked(order.device, order.sequence, order.noise)
+    torch.manual_seed(emulation.seed(order.digest))
+    config = MPSConfig(
+        observables=[BitStrings(evaluation_times=[1.0], num_shots=costs.POOL // size.trajectories)],
+        noise_model=emulation.dephasing(sequence, order.noise),
+        log_level=pasqal.SILENT,
+    )
+    pool: collections.Counter[str] = collections.Counter()
+    for trajectory in emulation.trajectories(sequence, order.noise, size):
+        result = MPSBackend._run_from_sequence_data(  # noqa: SLF001 - the way from samples, as its own `run` takes it
+            pasqal.data(sequence, trajectory.samples, config), config
+        )
+        times = round(trajectory.weight * size.trajectories)
+        pool.update({bits: count * times for bits, count in result.get_result("bitstrings", 1.0).items()})
+    return shots.pool(pool.items())
+
+
+def _checked(device: str, text: str, noise: Noise) -> tuple[pulser.Sequence, costs.Size]:
+    sequence = emulation.read(device, text)
+    pasqal.accept(sequence, "emu-mps", {"ground-rydberg", "XY"})
+    if len(sequence.register.qubit_ids) == 1:
+        raise ValueError("emu-mps emulates two atoms or more: add one, far away")
+    # Matrices of density are not among its states: dephasing is quantum jumps, however few the atoms.
+    size = emulation.size(sequence, noise, largest_matrix=0)
+    emulation.afford(costs.mps_memory(size))
+    return sequence, size
