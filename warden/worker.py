@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("warden.worker")
 
+# Milliseconds without a word from anybody after which nobody is thought to be about to send an order.
+_LULL = 20
+
 
 class Worker:
     """`with Worker(config) as worker: worker.serve()`; SIGTERM and SIGINT end `serve`."""
@@ -88,6 +91,8 @@ class Worker:
                     if process is not None:
                         poller.register(process, zmq.POLLIN)
                 ready = dict(poller.poll(self._patience()))
+                if not ready and self._idle:
+                    self._emulator.warm_up()
                 if stop.fileno() in ready:
                     log.info("told to stop: goodbye")
                     return
@@ -98,7 +103,13 @@ class Worker:
 
     def _patience(self) -> int:
         now = _now()
-        return (self._runner.next_wakeup(now) - now) // 1000 + 1
+        patience = (self._runner.next_wakeup(now) - now) // 1000 + 1
+        return min(patience, _LULL) if self._idle else patience
+
+    @property
+    def _idle(self) -> bool:
+        """Whether there is time to make the next process ready."""
+        return self._emulation is None and self._check is None and self._emulator.cold
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         for action in actions:

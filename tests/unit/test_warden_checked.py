@@ -28,7 +28,7 @@ pytest.importorskip("pulser_simulation")
 LINE = 500
 TOO_LONG = "Pulser did not finish checking it within 4 s: make it shorter"
 # Hundredths of a second.
-BUSY = 5
+BUSY = 50
 
 
 @pytest.fixture
@@ -155,14 +155,19 @@ def started(site: Site) -> Site:
     return site
 
 
-def looking(site: Site, before: set[int], submission: Submission) -> int:
-    """The process that looks at a sequence, when it is well at it."""
+def looking(site: Site, before: dict[int, int], submission: Submission) -> int:
+    """The process that looks at a sequence, when it is well at it; it may have waited for one before."""
 
     def busy() -> list[int]:
-        return [pid for pid in children(site.worker) - before if ticks(pid) > BUSY]
+        return [pid for pid, done in working(site).items() if done > before.get(pid, 0) + BUSY]
 
     assert wait_until(lambda: busy() or submission.heard, "the sequence is looked at") == busy(), submission.heard
     return busy()[0]
+
+
+def working(site: Site) -> dict[int, int]:
+    """The worker's processes, and how long each has worked."""
+    return {pid: ticks(pid) for pid in children(site.worker)}
 
 
 def ticks(pid: int) -> int:
@@ -184,7 +189,7 @@ def test_what_pulser_is_not_done_with_in_time_is_refused() -> None:
 
 
 def test_what_takes_pulser_long_keeps_nobody_away(started: Site) -> None:
-    before = children(started.worker)
+    before = working(started)
     slow = Submission(started, endless())
     process = looking(started, before, slow)
     # Whoever comes meanwhile is looked at after it.
@@ -202,7 +207,7 @@ def test_what_takes_pulser_long_keeps_nobody_away(started: Site) -> None:
 
 
 def test_a_worker_that_is_killed_while_it_looks_at_a_sequence_holds_up_nobody(started: Site) -> None:
-    before = children(started.worker)
+    before = working(started)
     slow = Submission(started, endless())
     process = looking(started, before, slow)
     os.kill(process, signal.SIGSTOP)
@@ -220,7 +225,7 @@ def test_a_worker_that_is_killed_while_it_looks_at_a_sequence_holds_up_nobody(st
 
 
 def test_a_check_that_gets_no_time_says_nothing_of_its_sequence(started: Site) -> None:
-    before = children(started.worker)
+    before = working(started)
     slow = Submission(started, endless())
     process = looking(started, before, slow)
     os.kill(process, signal.SIGSTOP)
@@ -231,7 +236,7 @@ def test_a_check_that_gets_no_time_says_nothing_of_its_sequence(started: Site) -
 
 
 def test_a_check_that_dies_says_nothing_of_its_sequence(started: Site) -> None:
-    before = children(started.worker)
+    before = working(started)
     slow = Submission(started, endless())
     os.kill(looking(started, before, slow), signal.SIGKILL)
     slow.join(30)
@@ -241,7 +246,7 @@ def test_a_check_that_dies_says_nothing_of_its_sequence(started: Site) -> None:
 
 
 def test_a_broker_that_is_killed_while_a_sequence_is_looked_at_has_accepted_nothing(started: Site) -> None:
-    before = children(started.worker)
+    before = working(started)
     slow = Submission(started, endless())
     process = looking(started, before, slow)
     os.kill(process, signal.SIGSTOP)

@@ -62,7 +62,14 @@ class Calibrate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seed: int
 
 
-Request = Describe | Check | Order | Calibrate
+class WarmUp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Emulate something that nobody needs, while there is nothing else to do; then go on waiting.
+
+    A process that was just forked shares its memory with all others, and gets its own of it with the first emulation.
+    """
+
+
+Request = Describe | Check | Order | Calibrate | WarmUp
 CALIBRATE = "warden.qpu.calibrate"
 
 
@@ -84,12 +91,10 @@ def send(connection: socket.socket, request: Request) -> None:
 def serve(connection: socket.socket, emulator: str, memory: int) -> None:
     """Wait for a request, and answer it."""
     _prepare()
-    with contextlib.suppress(Exception):
+    while isinstance(request := _receive(connection), WarmUp):
         # What is wrong with it is said when it is asked for something.
-        physics = _physics(emulator)
-        # What is slow the first time is done before there is anything to do.
-        physics.warm_up()
-    request = _receive(connection)
+        with contextlib.suppress(Exception):
+            _physics(emulator).warm_up()
     if request is None:
         return
     allowance.allow(memory)
@@ -119,7 +124,7 @@ def _too_long(*_: object) -> None:
     raise _TooLongError
 
 
-def answer(emulator: str, request: Request) -> Outcome:
+def answer(emulator: str, request: Describe | Check | Order | Calibrate) -> Outcome:
     """What comes of a request, in this process."""
     fault: Literal["task", "device"] = "device"
     try:

@@ -7,6 +7,7 @@ module, with all that it needs, is imported by the process that the others are f
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.util
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from warden.model import ConfigurationError
-from warden.qpu import child, drift, tidy
+from warden.qpu import child, drift, tidy, warmth
 from warden.qpu.cache import Cache
 from warden.qpu.device import read
 from warden.qpu.noise import Noise
@@ -130,10 +131,13 @@ class Emulator:
         self._device, self._seed, self._emulator, self._memory = read(device), seed, emulator, memory
         self._cache = Cache(cache)
         self._spare: Emulation | None = None
+        self._warm = False
         self._context = multiprocessing.get_context("forkserver")
         # The command's own module too: each process would import it again, being the program's main module.
         calibrate = [] if emulator in _INSTANT else [child.CALIBRATE]
-        self._context.set_forkserver_preload([TIDY, child.__name__, EMULATORS[emulator], *calibrate, "warden.cli"])
+        heavy = [EMULATORS[emulator], *calibrate]
+        self._context.set_forkserver_preload([TIDY, child.__name__, *heavy, "warden.cli", warmth.__name__])
+        os.environ[warmth.EMULATOR] = EMULATORS[emulator]
         # A worker that was killed can clear nothing away: the process that the others are forked from does.
         os.environ[tidy.FOLDER], os.environ[tidy.WORKER] = multiprocessing.util.get_temp_dir(), str(os.getpid())
         os.environ.setdefault(_COUNT_GPUS, "1")
@@ -194,6 +198,19 @@ class Emulator:
         """What a calibration comes to, if it can be had without a process."""
         return Outcome(findings=drift.at_once(survey)) if self._emulator in _INSTANT else None
 
+    @property
+    def cold(self) -> bool:
+        """Whether there is a process that waits and could be warmed up."""
+        return self._spare is not None and not self._warm
+
+    def warm_up(self) -> None:
+        """Have the process that waits do what is slow the first time; only worth it where nothing comes meanwhile."""
+        self._warm = True
+        if self._spare is not None:
+            # If it has died, that is noticed when it is needed.
+            with contextlib.suppress(OSError):
+                self._spare.ask(child.WarmUp())
+
     def close(self) -> None:
         """End the process that waits."""
         if self._spare is not None:
@@ -237,7 +254,7 @@ class Emulator:
                 emulation.end()
                 raise
         try:
-            self._spare = self._fork()
+            self._spare, self._warm = self._fork(), False
         except OSError as error:
             log.debug("no process waits for the next task: %s", error)
         return emulation
