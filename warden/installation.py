@@ -28,7 +28,7 @@ USER = "warden"
 PARTS = {
     "broker": ("warden.service", "warden.logrotate"),
     "worker": ("warden-worker.service",),
-    "edge": ("warden-edge.service", "warden-edge.socket"),
+    "edge": ("warden-edge.service", "warden-edge.socket", "warden.logrotate"),
     "reserve": ("qpu-reserve.service",),
 }
 _ALWAYS = ("warden.sysusers", "warden.tmpfiles")
@@ -94,7 +94,7 @@ def files(
         "LISTEN": _address(config),
         "CELL": "\n".join(f"Environment={name}={_plain(cell[name])}" for name in _CELL if cell.get(name)),
     }
-    names = (*_ALWAYS, *(name for part in parts for name in PARTS[part]))
+    names = dict.fromkeys((*_ALWAYS, *(name for part in parts for name in PARTS[part])))
     needless = {"warden.logrotate"} if audit is None else set()
     return [File(_place(name), _rendered(name, values)) for name in names if name not in needless]
 
@@ -121,7 +121,8 @@ def remove(root: Path) -> Iterator[Path]:
         ConflictError: A file was changed by hand, or is somebody else's; none is removed then.
         ConfigurationError: It cannot be removed.
     """
-    places = [root / _place(name) for name in (*(name for names in PARTS.values() for name in names), *_ALWAYS)]
+    names = dict.fromkeys((*(name for names in PARTS.values() for name in names), *_ALWAYS))
+    places = [root / _place(name) for name in names]
     found = {place: text for place in places if (text := _read(place)) is not None}
     _refuse(place for place, text in found.items() if not _is_ours(text))
     for place in found:
