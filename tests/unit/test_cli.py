@@ -364,7 +364,7 @@ def test_shots_that_are_none_are_one_line(standing_site: Site, shots: str, said:
         ('{"register": [], "operations": [], "device": {"name": "x"}}', "no atoms"),
         ('{"register": "\\ud800", "operations": [], "device": {"name": "x"}}', "this is "),
         (json.dumps(json.loads(AFM) | {"device": {"name": "Other\n\x1b[31m"}}), "this QPU is 'AnalogDevice'"),
-        (json.dumps(json.loads(AFM) | {"operations": [{"op": "nonesuch"}]}), "failed"),
+        (json.dumps(json.loads(AFM) | {"operations": [{"op": "nonesuch"}]}), "does not follow Pulser's schema"),
         (json.dumps(json.loads(AFM) | {"operations": 7}), "no Pulser sequence"),
     ],
 )

@@ -8,7 +8,6 @@ import random
 import sys
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from warden.client import pulser_results
 from warden.events import Keep
 from warden.model import (
     SECOND,
-    Calibration,
     ConfigurationError,
     ConflictError,
     LimitError,
@@ -217,8 +215,8 @@ def test_100_000_shots_of_100_atoms_over_the_real_wire(site: Site) -> None:
     """A worker's answer is as large as it gets: each shot another bitstring, and all of them in their order."""
     site.configure(qpu={"emulator": "echo", "qubits": 100, "overhead": 0.01})
     code = (
-        "import random; from warden.qpu import echo; chance = random.Random(5);"
-        "echo.sample = lambda order: [f'{chance.getrandbits(100):0100b}' for _ in range(order.shots)];"
+        "import random; from warden.qpu import process; chance = random.Random(5);"
+        "process.draw = lambda *_, shots, **__: [f'{chance.getrandbits(100):0100b}' for _ in range(shots)];"
         "from warden.cli import main; main()"
     )
     site.start_broker()
@@ -302,29 +300,18 @@ def test_metadata_are_the_worker_s_and_what_the_broker_knows() -> None:
 
 def test_the_calibration_and_its_age_are_told_with_the_result_and_in_the_log() -> None:
     machine, qpu = ready()
-    machine.session()
-    machine.block(duration=60)
+    machine.block(duration=60, kind="calibrating")
+    qpu.calibrate()
+    qpu.calibrated()
+    machine.later(3660)
     task = started(machine, bitstrings=False)
-    # As a broker that knows of calibrations keeps it.
-    calibration = Calibration(id=7, time=machine.now - 3600 * SECOND)
-    _calibrated(machine, task.id, calibration)
+    qpu.take()
     machine.restart()
     qpu.hello()
-    machine.later(70)
-    qpu.take()
     qpu.finish()
     done = machine.task(task.id)
-    assert done.metadata["calibration"] == 7
-    assert done.metadata["calibration_age"] == pytest.approx(3660, abs=10)
-    assert any(", with calibration 7, 36" in line for line in done.log)
-
-
-def _calibrated(machine: Machine, number: int, calibration: Calibration) -> None:
-    task = machine.disk.task(number)
-    assert task is not None
-    machine.disk.begin()
-    machine.disk.apply([Keep(msgspec.structs.replace(task, calibration=calibration))])
-    machine.disk.commit()
+    assert (done.metadata["calibration"], done.metadata["calibration_age"]) == (1, 3660)
+    assert any(", with calibration 1, 3660 s old" in line for line in done.log)
 
 
 def test_the_worker_s_lines_stand_in_the_log_and_are_bounded() -> None:
