@@ -101,6 +101,15 @@ def test_an_extra_that_is_not_installed_is_named(emulator: str) -> None:
         Emulator("AnalogDevice", 0, emulator)
 
 
+def test_an_extra_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    """As PyTorch's, with a library of the driver's missing: it is no ImportError, and the process it is in goes on."""
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so: cannot open shared object file')\n")
+    script = "from warden.qpu.process import Emulator; Emulator('AnalogDevice', 0, 'emu-sv')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith("ConfigurationError: libcudart.so: cannot open shared object file")
+
+
 @pytest.mark.usefixtures("machine", "no_files")
 def test_a_machine_without_a_process_to_spare_is_an_os_error(machine: Emulator) -> None:
     machine.close()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from warden.model import ConfigurationError
-from warden.qpu import child, drift, tidy, warmth
+from warden.qpu import child, drift, origin
 from warden.qpu.cache import Cache
 from warden.qpu.device import read
 from warden.qpu.noise import Noise
@@ -37,8 +37,6 @@ log = logging.getLogger("warden.worker")
 # Those whose runs need no process: nothing in them crashes, lasts, or takes more memory than their result. They are
 # there to show what Warden takes.
 _INSTANT = {"echo"}
-
-TIDY = tidy.__name__
 
 # Importing Pulser takes seconds on an idle machine.
 _IMPORTS_TAKE = 120
@@ -133,13 +131,12 @@ class Emulator:
         self._spare: Emulation | None = None
         self._warm = False
         self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([origin.__name__])
         # The command's own module too: each process would import it again, being the program's main module.
-        calibrate = [] if emulator in _INSTANT else [child.CALIBRATE]
-        heavy = [EMULATORS[emulator], *calibrate]
-        self._context.set_forkserver_preload([TIDY, child.__name__, *heavy, "warden.cli", warmth.__name__])
-        os.environ[warmth.EMULATOR] = EMULATORS[emulator]
+        modules = (child.__name__, *(() if emulator in _INSTANT else (child.CALIBRATE,)), "warden.cli")
         # A worker that was killed can clear nothing away: the process that the others are forked from does.
-        os.environ[tidy.FOLDER], os.environ[tidy.WORKER] = multiprocessing.util.get_temp_dir(), str(os.getpid())
+        folder = multiprocessing.util.get_temp_dir()
+        origin.tell(origin.Origin(os.getpid(), folder, EMULATORS[emulator], modules), os.environ)
         os.environ.setdefault(_COUNT_GPUS, "1")
         self.specs = self._describe()
         if emulator not in _INSTANT:
