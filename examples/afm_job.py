@@ -1,4 +1,4 @@
-"""A job in Python: build a Pulser sequence, run it on the QPU that the job was granted, look at the counts.
+"""A job in Python: build a Pulser sequence for the device that the QPU is, run it on the QPU that the job was granted, look at the counts.
 
 Submit it with a Python that has the kit and Pulser (on the lab: qpu-python):
 
@@ -6,12 +6,14 @@ Submit it with a Python that has the kit and Pulser (on the lab: qpu-python):
 """
 
 from afm_ring import sequence
+from pulser.json.abstract_repr.deserializer import deserialize_device
 
 from warden.client import QuantumResource
 
 with QuantumResource() as qpu:
     print("the QPU is", qpu.metadata()["name"])
-    task = qpu.task_start(sequence(), shots=200)
+    device = deserialize_device(qpu.target())
+    task = qpu.task_start(sequence(device), shots=200)
     counts = qpu.wait(task)
     print(qpu.task_logs(task))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from warden import console
 from warden.model import WardenError
 
 if TYPE_CHECKING:
+    from warden.client import Client
     from warden.model import Task
 
 
@@ -95,7 +97,7 @@ def run(
     SEQUENCE.json holds what `Sequence.to_abstract_repr()` of Pulser returns; - reads it from stdin.
     """
     from warden import report  # noqa: PLC0415
-    from warden.client import QuantumResource  # noqa: PLC0415
+    from warden.client import Client, QuantumResource  # noqa: PLC0415
     from warden.model import SECOND  # noqa: PLC0415
 
     text, number = _read(sequence), _shots(shots)
@@ -105,10 +107,11 @@ def run(
     if bitstrings is not None:
         _write(bitstrings, "", "shots")
     keep = bitstrings is not None
-    with QuantumResource() as resource:
+    with Client(endpoint=os.environ.get("WARDEN_ENDPOINT")) as client:
+        resource = QuantumResource(client=client)
         task = resource.task_start(text, number, within=None if within is None else within / SECOND, bitstrings=keep)
         try:
-            counts = resource.wait(task, watch=_progress() if sys.stderr.isatty() else None)
+            counts = resource.wait(task, watch=_progress(client) if sys.stderr.isatty() else None)
         except KeyboardInterrupt:
             resource.task_stop(task)
             raise
@@ -302,13 +305,18 @@ def _write_shots(path: Path, shots: list[str]) -> None:
     _write(path, "".join(f"{bits}\n" for bits in shots), "shots")
 
 
-def _progress() -> Any:
+def _progress(client: Client) -> Any:
     """A line on the terminal that follows the task."""
     from warden import report  # noqa: PLC0415
 
+    answer = None
+    # The task is queued: that its Warden is away just now must not end the waiting.
+    with contextlib.suppress(WardenError):
+        answer = client.availability()
+
     def show(task: Task) -> None:
         end = "\n" if task.status.final else ""
-        click.echo(f"\r\033[K{report.task_line(task)}{end}", nl=False, err=True)
+        click.echo(f"\r\033[K{report.task_line(task, answer)}{end}", nl=False, err=True)
 
     return show
 

@@ -17,7 +17,10 @@ _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # Slow enough to watch: 200 shots take five seconds.
 _SHOT_RATE = 40
 _SHOTS = 200
-_WINDOW = 10
+# As many as the device takes in one task: nearly a minute, of which only the beginning is watched.
+_LONG = 2000
+# Longer than any machine needs to get to its end: then the operator takes it back, and nothing here is a race.
+_WINDOW = "2min"
 _BOLD, _DIM, _END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
 
@@ -49,9 +52,9 @@ class _Demo:
     def show(self) -> None:
         self._copy_examples()
         self._what_grid_engine_sees()
-        self._calibrate()
+        window = self._calibrate()
         jobs = self._submit()
-        self._wait_and_go_on(jobs)
+        self._wait_and_go_on(jobs, window)
         self._results(jobs)
         self._delete_while_running()
         self._account(jobs)
@@ -67,15 +70,16 @@ class _Demo:
         seen = self._run("qhost", "-F", "qpu,qpu_state,qpu_window", show=_global_part)
         self._check("qpu_state=ready" in seen, "qhost shows the QPU as ready")
 
-    def _calibrate(self) -> None:
+    def _calibrate(self) -> str:
         self._title("The operator plans a calibration")
         self._tell("A QPU of neutral atoms needs fixed blocks of time, in which it takes no task. Here is one.")
-        self._run("warden", "calibrate", "add", "--in", "4s", "--for", f"{_WINDOW}s")
+        added = self._run("warden", "calibrate", "add", "--in", "4s", "--for", _WINDOW)
         self._run("warden", "calibrate", "plan")
         self._until("Grid Engine sees the calibration", lambda: "qpu_state=calibrating" in self._qhost())
         self._tell("The sensor now reports (gl:) no place: nothing that asks for one will be started.")
         seen = self._run("qhost", "-F", "qpu,qpu_state,qpu_window", show=_global_part)
         self._check("gl:qpu=0" in seen, "no place is offered during the window")
+        return _number("window", added)
 
     def _submit(self) -> list[str]:
         self._title("Meanwhile two users and a program submit jobs that need the QPU")
@@ -93,24 +97,26 @@ class _Demo:
             *("qpu", "run", "afm_ring.json", "--shots", str(_SHOTS)),
             user="alice",
         )
-        return [_job_number(text) for text in (first, second, third)]
+        return [_number("job", text) for text in (first, second, third)]
 
-    def _wait_and_go_on(self, jobs: Sequence[str]) -> None:
+    def _wait_and_go_on(self, jobs: Sequence[str], window: str) -> None:
         self._title("The jobs wait in the queue, where waiting costs nothing, and everybody can see why")
         self._until("Grid Engine says why", lambda: "offers only" in self._quiet("qstat", "-j", jobs[1]))
         waits = self._run("qstat", "-j", jobs[1], show=_scheduling_part)
         self._check("qpu=0" in waits, "qstat -j says that the job waits for the QPU")
         self._run("qpu", "why", jobs[1], user="bob")
         self._check(not self._running_jobs(), "no job was started during the window")
-        self._title("The window closes, and the jobs go on by themselves, one after the other")
+        self._title("The calibration is done, and the jobs go on by themselves, one after the other")
+        self._tell("It took less time than was planned, so the operator takes the rest of the window back.")
+        self._run("warden", "calibrate", "cancel", window)
         self._until("alice's task runs on the QPU", lambda: bool(self._tasks("running")))
         self._run("qstat", "-u", "*")
-        self._until("bob's task runs on the QPU", lambda: self._runs_for(jobs[1]), limit=40)
+        self._until("bob's task runs on the QPU", lambda: self._runs_for(jobs[1]))
         self._tell("A window in the middle of a task: it gives way at a shot boundary, and goes on afterwards.")
         self._run("warden", "calibrate", "add", "--in", "1s", "--for", "3s")
 
     def _results(self, jobs: Sequence[str]) -> None:
-        self._until("all three jobs have ended", lambda: not self._live(), limit=60)
+        self._until("all three jobs have ended", lambda: not self._live())
         outputs = (("afm.o" + jobs[0], "alice"), ("afm_py.o" + jobs[1], "bob"), ("drmaa.out", "alice"))
         for name, user in outputs:
             output = self._run("cat", name, user=user)
@@ -122,9 +128,9 @@ class _Demo:
     def _delete_while_running(self) -> None:
         self._title("A job is deleted while its task runs")
         command = ("-cwd", "-j", "y", "-b", "y", "-l", "qpu=1", "qpu", "run", "afm_ring.json", "--shots")
-        long = _job_number(self._run("qsub", "-N", "long", *command, "10000", user="alice"))
+        long = _number("job", self._run("qsub", "-N", "long", *command, str(_LONG), user="alice"))
         self._until("its task runs", lambda: bool(self._tasks("running")))
-        behind = _job_number(self._run("qsub", "-N", "behind", *command, "40", user="bob"))
+        behind = _number("job", self._run("qsub", "-N", "behind", *command, "40", user="bob"))
         self._run("warden", "sessions")
         self._run("qdel", long, user="alice")
         deleted = time.monotonic()
@@ -171,7 +177,7 @@ class _Demo:
         if not happened:
             raise DemoError(f"this did not happen: {what}")
 
-    def _until(self, what: str, condition: Callable[[], bool], limit: float = 30) -> None:
+    def _until(self, what: str, condition: Callable[[], bool], limit: float = 60) -> None:
         self._cluster.wait_until(what, condition, limit=limit, log=self._cluster.log(MASTER, "broker"))
 
     def _qhost(self) -> str:
@@ -194,10 +200,10 @@ class _Demo:
         return list(json.loads(self._quiet("warden", "sessions", "--json")))
 
 
-def _job_number(text: str) -> str:
-    found = re.search(r"[Jj]ob (\d+)", text)
+def _number(what: str, text: str) -> str:
+    found = re.search(rf"{what} (\d+)", text, re.IGNORECASE)
     if found is None:
-        raise DemoError(f"this did not happen: a job was submitted; the answer was {text.strip()!r}")
+        raise DemoError(f"this did not happen: a {what} has a number; the answer was {text.strip()!r}")
     return found[1]
 
 

@@ -293,9 +293,9 @@ class Sequence(Protocol):
 class QuantumResource:
     """The QPU of this job, under the names of QRMI's QuantumResource.
 
-    Everything is found in the job's environment; the arguments are for tests and for other schedulers.
-
-    Raises (on construction): ForbiddenError outside a job that was granted a QPU.
+    Everything is found in the job's environment; the arguments are for tests and for other schedulers. Outside of a job
+    that was granted a QPU it tells what the QPU is (`target`, `metadata`, `status`), and what needs a session raises
+    ForbiddenError.
     """
 
     def __init__(

@@ -310,9 +310,13 @@ def _fact(name: str, value: Any) -> str:
 _UNITS = {"total_duration": " ns", "calibration_age": " s"}
 
 
-def task_line(task: Task) -> str:
-    where = f" ({task.shots_done} of {task.shots} shots)" if task.status is TaskStatus.RUNNING else ""
-    return f"task {task.id}: {task.status}{where}"
+def task_line(task: Task, answer: Availability | None = None) -> str:
+    """How far it is, and how long the QPU of `answer` takes for the rest: until a run is over no shot is told of."""
+    if task.status is not TaskStatus.RUNNING:
+        return f"task {task.id}: {task.status}"
+    takes = 0 if answer is None else answer.setup + answer.shot * task.shots_left
+    pace = f"; {_number(task.shots_left, 'shot')} in about {length(takes)}" if takes >= SECOND else ""
+    return f"task {task.id}: {task.status} ({task.shots_done} of {task.shots} shots{pace})"
 
 
 def histogram(counts: Mapping[str, int], most: int = 10) -> str:

@@ -265,3 +265,12 @@ def test_up_may_be_interrupted_anywhere(unborn: Cluster, number: signal.Signals,
     until(lambda: traces(unborn) == [], "the commands that were under way have ended")
     assert not theirs & namespaces_in_use()
     assert not unborn.folder.exists()
+
+
+@pytest.mark.site
+def test_the_demo_shows_what_it_says(unborn: Cluster) -> None:
+    # It checks each of its steps itself, and says what did not happen.
+    command = [str(LAB), "demo", "--name", unborn.name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "All of this happened" in done.stdout

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import collections
+import importlib
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from warden_site import AFM
 
 from warden.model import ConfigurationError
 from warden.qpu import shots
+from warden.qpu.device import read
 from warden.qpu.noise import Noise
 from warden.qpu.physics import Order
 from warden.qpu.process import Emulator
@@ -21,12 +24,12 @@ pytest.importorskip("pulser_simulation")
 import emulation
 import pulser
 from pulser.backend import StateResult
+from pulser.json.abstract_repr.deserializer import deserialize_device
 from pulser_simulation import QutipBackendV2, QutipConfig
 
 from warden.qpu import emulator
 
-if TYPE_CHECKING:
-    from pathlib import Path
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 def emulate(**fields: Any) -> dict[str, float]:
@@ -196,6 +199,16 @@ def test_the_device_that_is_shipped_takes_sequences() -> None:
         assert shots.probabilities(emulator.emulate(order))["11"] > 0.99
     finally:
         machine.close()
+
+
+def test_the_first_example_is_for_whatever_device_the_qpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    afm_ring = importlib.import_module("afm_ring")
+    shipped = read("FresnelLike")
+    sequence = afm_ring.sequence(deserialize_device(shipped))
+    assert emulator.check(shipped, sequence.to_abstract_repr(), Noise()) > 0
+    written = (EXAMPLES / "afm_ring.json").read_text(encoding="utf-8")
+    assert afm_ring.sequence().to_abstract_repr() == written.strip()
 
 
 def test_a_device_may_be_a_file(tmp_path: Path) -> None:

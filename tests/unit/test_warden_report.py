@@ -6,7 +6,18 @@ import msgspec
 import pytest
 
 from warden import report
-from warden.model import SECOND, Availability, Calibration, Outcome, PastWindow, Quality, State, Window
+from warden.model import (
+    SECOND,
+    Availability,
+    Calibration,
+    Outcome,
+    PastWindow,
+    Quality,
+    State,
+    Task,
+    TaskStatus,
+    Window,
+)
 
 NOW = 1_795_694_400 * SECOND
 AHEAD = Window(NOW + 1451 * SECOND, NOW + 1631 * SECOND, State.CALIBRATING, "calibration")
@@ -49,6 +60,25 @@ def test_status_says_what_a_run_takes(setup: float, shot: float, said: str) -> N
     assert shown.endswith(said or "14 qubits")
     facts = report.availability_facts(answer)
     assert (facts["setup_seconds"], facts["shot_seconds"]) == (setup, shot)
+
+
+@pytest.mark.parametrize(
+    ("status", "setup", "shot", "said"),
+    [
+        (TaskStatus.RUNNING, 12, 1, "task 7: running (40 of 200 shots; 160 shots in about 2 min 52 s)"),
+        (TaskStatus.RUNNING, 0.1, 0, "task 7: running (40 of 200 shots)"),
+        (TaskStatus.QUEUED, 12, 1, "task 7: queued"),
+    ],
+)
+def test_who_watches_a_task_learns_how_long_a_run_tells_nothing(
+    status: TaskStatus, setup: float, shot: float, said: str
+) -> None:
+    task = Task(
+        id=7, session="", uid=1, shots=200, qubits=8, key="", submitted=NOW, status=status, shots_done=40, error=""
+    )
+    answer = msgspec.structs.replace(READY, setup=round(setup * SECOND), shot=round(shot * SECOND))
+    assert report.task_line(task, answer) == said
+    assert report.task_line(task) == said.partition(";")[0] + ")" * (";" in said)
 
 
 @pytest.mark.parametrize(
