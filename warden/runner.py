@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
 from warden import bitstrings, wire
 from warden.model import SECOND, Calibration, Micros, brief
 from warden.qpu.drift import Drift, Findings
+from warden.qpu.physics import Fault
 from warden.qpu.timing import Pace, Timing
 
 # After so many beats without a word from the broker, and each time again, we look whether it is to be had otherwise.
@@ -78,7 +78,7 @@ class Failure(msgspec.Struct, frozen=True):
     """Why an emulation has no shots, and whether the task or the device is to blame."""
 
     text: str
-    fault: Literal["task", "device"]
+    fault: Fault
 
 
 class _Work(msgspec.Struct):

@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -29,7 +29,7 @@ from warden.qpu.noise import Noise
 from warden.qpu.physics import EMULATORS, EXTRAS, Order, Outcome
 
 if TYPE_CHECKING:
-    from warden.qpu.physics import Physics
+    from warden.qpu.physics import Fault, Physics
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_LINE = 1000
@@ -126,7 +126,7 @@ def _too_long(*_: object) -> None:
 
 def answer(emulator: str, request: Describe | Check | Order | Calibrate) -> Outcome:
     """What comes of a request, in this process."""
-    fault: Literal["task", "device"] = "device"
+    fault: Fault = "device"
     try:
         if isinstance(request, Calibrate):
             found: Findings = importlib.import_module(CALIBRATE).calibrate(request.survey, request.seed)
