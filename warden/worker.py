@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Self
 import zmq
 
 from warden import frames, keyring, signals, wire
+from warden.actions import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Send
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu import software
 from warden.qpu.drift import Findings, Survey
 from warden.qpu.physics import Outcome
 from warden.qpu.process import Emulator
-from warden.runner import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Runner, Send
+from warden.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from warden.actions import Action
     from warden.config import Config
     from warden.qpu.noise import Noise
     from warden.qpu.process import Emulation, Request
-    from warden.runner import Action
 
 log = logging.getLogger("warden.worker")
 

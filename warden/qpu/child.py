@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_LINE = 1000
-# So many seconds Pulser may look at a sequence; `runner.CHECK` is what they may take on a busy machine.
+# So many seconds Pulser may look at a sequence; `examiner.CHECK` is what they may take on a busy machine.
 _CHECK = 4
 # More than any run has, and a number that travels.
 _FOREVER = 365 * 86_400 * SECOND
