@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
 
 from warden_machine import ALICE, BOB, DEVICE, Machine, sequence
 
+from warden.actions import Action, Begin, Calibrate, Send
 from warden.calibration import Calendar, QualityRule, Rule
 from warden.events import Reported
 from warden.model import SECOND, Calibration, PastWindow, State, Task, TaskStatus
@@ -30,7 +31,7 @@ from warden.qpu.atom import Pulses
 from warden.qpu.drift import DAY, Drift, Survey
 from warden.qpu.noise import Noise
 from warden.qpu.timing import Timing
-from warden.runner import Action, Begin, Calibrate, Runner, Send
+from warden.runner import Runner
 
 if TYPE_CHECKING:
     from warden import wire

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from warden.dispatch import Worker
     from warden.ledger import Ledger
 
-# So long a request is held at most; a worker answers sooner (`runner.CHECK`).
+# So long a request is held at most; a worker answers sooner (`examiner.CHECK`).
 PATIENCE = 8 * SECOND
 # Verdicts that are remembered, and the characters of all of them.
 _VERDICTS, _CHARACTERS = 4096, 2**20

@@ -17,7 +17,6 @@ from warden import bitstrings
 from warden.calibration import Calendar, QualityRule, Rule, ShotRule
 from warden.model import SECOND, ConfigurationError, Micros, learn
 from warden.qpu.drift import Drift
-from warden.qpu.noise import Noise
 from warden.sections import (
     LARGEST_RESULT,
     AccessSection,
@@ -110,8 +109,8 @@ class Config(Section, frozen=True, kw_only=True):
     def drifting(self) -> Drift:
         """How the QPU's noise is, and wanders."""
         return Drift(
-            base=Noise(**msgspec.structs.asdict(self.noise)),
-            per_day=Noise(**msgspec.structs.asdict(self.drift)),
+            base=self.noise.noise,
+            per_day=self.drift.noise,
             seed=self.qpu.seed,
             time_scale=self.qpu.time_scale,
         )

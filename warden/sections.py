@@ -11,6 +11,7 @@ import msgspec
 
 from warden.calibration import QualityRule, Rule, ShotRule
 from warden.model import SECOND, State
+from warden.qpu.noise import Noise
 from warden.qpu.timing import Timing
 
 if TYPE_CHECKING:
@@ -299,8 +300,8 @@ _RabiError = Annotated[float, msgspec.Meta(ge=-0.5, le=0.5)]
 _DetuningError = Annotated[float, msgspec.Meta(ge=-4, le=4)]
 
 
-class NoiseSection(Section, frozen=True, kw_only=True):
-    """`warden.qpu.noise.Noise`: the QPU as it was built and aligned, before anything has wandered."""
+class _Figures(Section, frozen=True, kw_only=True):
+    """Those of `warden.qpu.noise.Noise` that are never below 0."""
 
     state_prep_error: _Probability = 0.0
     p_false_pos: _Probability = 0.0
@@ -309,6 +310,15 @@ class NoiseSection(Section, frozen=True, kw_only=True):
     detuning_sigma: _Amount = 0.0
     temperature: _Amount = 0.0
     dephasing_rate: _Amount = 0.0
+
+    @property
+    def noise(self) -> Noise:
+        return Noise(**msgspec.structs.asdict(self))
+
+
+class NoiseSection(_Figures, frozen=True, kw_only=True):
+    """The QPU as it was built and aligned, before anything has wandered."""
+
     rabi_error: _RabiError = 0.0
     detuning_error: _DetuningError = 0.0
 
@@ -317,16 +327,9 @@ class NoiseSection(Section, frozen=True, kw_only=True):
             raise ValueError("with such errors of preparation and detection no result says anything: lower them")
 
 
-class DriftSection(Section, frozen=True, kw_only=True):
+class DriftSection(_Figures, frozen=True, kw_only=True):
     """The standard deviation of each, a day after a calibration."""
 
-    state_prep_error: _Probability = 0.0
-    p_false_pos: _Probability = 0.0
-    p_false_neg: _Probability = 0.0
-    amp_sigma: _Probability = 0.0
-    detuning_sigma: _Amount = 0.0
-    temperature: _Amount = 0.0
-    dephasing_rate: _Amount = 0.0
     rabi_error: _Probability = 0.0
     detuning_error: _Amount = 0.0
 

@@ -12,24 +12,23 @@ import uuid
 from typing import TYPE_CHECKING, Self
 
 import zmq
-from msgspec.structs import asdict
 
 from warden import frames, keyring, signals, wire
+from warden.actions import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Send
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu import software
 from warden.qpu.drift import Findings, Survey
-from warden.qpu.noise import Noise
 from warden.qpu.physics import Outcome
 from warden.qpu.process import Emulator
-from warden.runner import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Runner, Send
+from warden.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from warden.actions import Action
     from warden.config import Config
-    from warden.qpu.physics import Order
-    from warden.qpu.process import Emulation
-    from warden.runner import Action
+    from warden.qpu.noise import Noise
+    from warden.qpu.process import Emulation, Request
 
 log = logging.getLogger("warden.worker")
 
@@ -116,10 +115,8 @@ class Worker:
             match action:
                 case Send(body=body):
                     self._send(body)
-                case Begin(run=run):
-                    self._begin(run)
-                case Calibrate(order=order):
-                    self._calibrate(order)
+                case Begin(run=work) | Calibrate(order=work):
+                    self._begin(work)
                 case Abandon():
                     self._abandon()
                 case Check(check=check):
@@ -180,25 +177,33 @@ class Worker:
 
     # --- the emulator ---
 
-    def _begin(self, run: wire.StartRun) -> None:
-        self._work = run
-        order = self._order(run)
-        outcome = self._emulator.at_once(order)
+    def _begun(self, request: Request) -> Emulation | Outcome:
+        """The process that is at it, or what came of it at once."""
+        outcome = self._emulator.at_once(request)
         if outcome is not None:
-            self._computed(run, outcome)
-            return
+            return outcome
         try:
-            self._emulation = self._emulator.start(order)
+            return self._emulator.start(request)
         except OSError as error:
-            log.warning("task %s: no run can be started: %s", run.task, error)
-            self._carry_out(self._runner.computed(run.token, Failure(str(error), "device"), _now()))
+            log.warning("%s", error)
+            return Outcome(error=str(error), fault="device")
+
+    def _begin(self, work: wire.StartRun | wire.StartCalibration) -> None:
+        self._work = work
+        begun = self._begun(self._order(work) if isinstance(work, wire.StartRun) else self._calibration(work))
+        if isinstance(begun, Outcome):
+            self._done(work, begun)
+        else:
+            self._emulation = begun
+
+    def _order(self, run: wire.StartRun) -> Request:
+        return self._emulator.order(run.sequence, self._noise_of(run))
 
     def _noise_of(self, run: wire.StartRun) -> Noise:
         """How the QPU was when the run's task began: so all its shots are taken."""
         return self._config.drifting.noise(run.at, run.calibration)
 
-    def _calibrate(self, order: wire.StartCalibration) -> None:
-        self._work = order
+    def _calibration(self, order: wire.StartCalibration) -> Request:
         survey = Survey(
             drift=self._config.drifting,
             number=order.number,
@@ -206,74 +211,49 @@ class Worker:
             calibration=order.calibration,
             shot_rate=self._config.qpu.shot_rate,
         )
-        outcome = self._emulator.survey_at_once(survey)
-        if outcome is not None:
-            self._surveyed(order, outcome)
-            return
-        try:
-            self._emulation = self._emulator.survey(survey)
-        except OSError as error:
-            log.warning("calibration %s: it cannot be started: %s", order.number, error)
-            self._carry_out(self._runner.calibrated(order.token, Findings(error=str(error)), _now()))
+        return self._emulator.calibration(survey)
 
     def _collect(self) -> None:
         """Hand over what the emulator has computed."""
         if self._emulation is None or self._work is None or not self._emulation.done():
             return
-        work, outcome = self._work, self._emulation.outcome()
         ended, self._emulation = self._emulation, None
-        if isinstance(work, wire.StartCalibration):
-            self._surveyed(work, outcome)
-        else:
-            self._emulator.keep(self._order(work), outcome)
-            self._computed(work, outcome)
+        self._done(self._work, self._emulator.collect(ended))
         # It has said all: nobody waits for a process that is about to end.
         ended.end()
 
-    def _surveyed(self, order: wire.StartCalibration, outcome: Outcome) -> None:
-        found = outcome.findings or Findings(error=outcome.error)
-        self._carry_out(self._runner.calibrated(order.token, found, _now()))
-
-    def _computed(self, run: wire.StartRun, outcome: Outcome) -> None:
+    def _done(self, work: wire.StartRun | wire.StartCalibration, outcome: Outcome) -> None:
+        if isinstance(work, wire.StartCalibration):
+            findings = outcome.findings or Findings(error=outcome.error)
+            self._carry_out(self._runner.calibrated(work.token, findings, _now()))
+            return
         found = outcome.distribution
         if found is None:
-            self._carry_out(self._runner.computed(run.token, Failure(outcome.error, outcome.fault), _now()))
+            self._carry_out(self._runner.computed(work.token, Failure(outcome.error, outcome.fault), _now()))
             return
         drawn = self._emulator.draw(
-            found, self._noise_of(run), task=run.task, first_shot=run.first_shot, shots=run.shots
+            found, self._noise_of(work), task=work.task, first_shot=work.first_shot, shots=work.shots
         )
-        self._carry_out(self._runner.computed(run.token, drawn, _now(), found.facts))
-
-    def _order(self, run: wire.StartRun) -> Order:
-        return self._emulator.order(run.sequence, self._noise_of(run))
+        self._carry_out(self._runner.computed(work.token, drawn, _now(), found.facts))
 
     def _abandon(self) -> None:
         if self._emulation is not None:
             self._emulation.end()
             self._emulation = None
 
-    def _expected(self) -> Noise:
-        """Noise of every kind that there will be when the task runs: what it takes to emulate it follows from that."""
-        drift = self._config.drifting
-        return Noise(**{name: value or getattr(drift.per_day, name) for name, value in asdict(drift.base).items()})
-
     def _begin_check(self, check: wire.CheckSequence) -> None:
         self._checking = check.token
-        outcome = self._emulator.checked_at_once(check.sequence, self._expected())
-        if outcome is not None:
-            self._checked(outcome)
-            return
-        try:
-            self._check = self._emulator.check(check.sequence, self._expected())
-        except OSError as error:
-            log.warning("no sequence can be checked: %s", error)
-            self._checked(Outcome(error=str(error), fault="device"))
+        begun = self._begun(self._emulator.check(check.sequence, self._config.drifting.foreseen))
+        if isinstance(begun, Outcome):
+            self._checked(begun)
+        else:
+            self._check = begun
 
     def _collect_check(self) -> None:
         if self._check is None or not self._check.done():
             return
         # Of a process that died nobody knows why.
-        outcome = self._check.outcome(fault="device")
+        outcome = self._emulator.collect(self._check, fault="device")
         self._dismiss()
         self._checked(outcome)
 

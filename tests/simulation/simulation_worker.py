@@ -10,9 +10,10 @@ from simulation_network import Endpoint
 from simulation_scenario import DEVICE, QUBITS
 
 from warden import frames, runner, wire
+from warden.actions import Abandon, Begin, Calibrate, Check, Failure, Send
 from warden.model import SECOND
 from warden.qpu.drift import Findings
-from warden.runner import Abandon, Begin, Calibrate, Check, Failure, Runner, Send
+from warden.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

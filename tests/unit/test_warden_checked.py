@@ -179,7 +179,7 @@ def ticks(pid: int) -> int:
 
 def test_what_pulser_is_not_done_with_in_time_is_refused() -> None:
     machine = Emulator("AnalogDevice", 0)
-    check = machine.check(endless())
+    check = machine.start(machine.check(endless()))
     assert check.wait(120)
     outcome = check.outcome(fault="device")
     check.end()

@@ -98,6 +98,16 @@ def test_the_noise_is_physical_whatever_is_configured_and_left(one: Drift, time:
 
 
 @given(drifts, times, calibrations)
+def test_no_kind_of_noise_comes_that_was_not_foreseen(one: Drift, time: int, calibration: Any) -> None:
+    noise = one.noise(time, calibration)
+    left = {} if calibration is None else calibration.left
+    for name, value in asdict(one.foreseen).items():
+        assert value or name in left or not getattr(noise, name)
+    # As it is where it is known, so that what is emulated while nothing has wandered was planned for.
+    assert all(getattr(one.foreseen, name) == value for name, value in asdict(one.base).items() if value)
+
+
+@given(drifts, times, calibrations)
 def test_the_noise_is_a_function_of_its_arguments_alone(one: Drift, time: int, calibration: Any) -> None:
     said = one.noise(time, calibration)
     one.noise(time + 12345678, calibration)

@@ -75,7 +75,7 @@ def test_an_echo_needs_no_process(machine: Emulator) -> None:
     assert outcome is not None
     assert outcome.distribution is not None
     assert machine.draw(outcome.distribution, Noise(), task=1, first_shot=0, shots=5) == ["0000"] * 5
-    for failed in (machine.at_once(machine.order("nonsense")), machine.checked_at_once("nonsense")):
+    for failed in map(machine.at_once, (machine.order("nonsense"), machine.check("nonsense"))):
         assert failed is not None
         assert "not JSON" in failed.error
         assert failed.fault == "task"

@@ -273,7 +273,7 @@ def test_a_sequence_that_takes_more_memory_than_the_configuration_allows_is_refu
     refusal = r"the emulation would take [\d.]+ MiB of memory, and qpu.memory allows 100.0 MiB: use fewer atoms"
     try:
         assert well(start(small))
-        for refused in (start(small, endless(13)), small.check(endless(13))):
+        for refused in (start(small, endless(13)), small.start(small.check(endless(13)))):
             assert refused.wait(30)
             refused.end()
             assert re.fullmatch(refusal, refused.outcome().error)
@@ -285,22 +285,22 @@ def test_a_sequence_that_takes_more_memory_than_the_configuration_allows_is_refu
 def test_a_distribution_is_kept_for_the_next_task_with_its_sequence(physics: Emulator) -> None:
     order = physics.order(AFM)
     assert physics.at_once(order) is None
-    assert physics.checked_at_once(AFM) is None
+    assert physics.at_once(physics.check(AFM)) is None
     emulation = physics.start(order)
     assert emulation.wait(30)
     emulation.end()
-    physics.keep(order, emulation.outcome())
+    found = physics.collect(emulation)
     kept = physics.at_once(order)
     assert kept is not None
-    assert kept.distribution == emulation.outcome().distribution
-    checked = physics.checked_at_once(AFM)
+    assert kept.distribution == found.distribution
+    checked = physics.at_once(physics.check(AFM))
     assert checked is not None
     assert (checked.error, checked.preparation) == ("", 0)
 
 
 def test_a_check_says_how_long_it_takes_or_why_not(physics: Emulator) -> None:
     for sequence, error in ((AFM, ""), ("{}", "Pulser refuses the sequence")):
-        checking = physics.check(sequence)
+        checking = physics.start(physics.check(sequence))
         assert checking.wait(30)
         checking.end()
         assert error in checking.outcome().error
@@ -335,7 +335,7 @@ SURVEY = Survey(
 def test_a_calibration_has_a_process_of_its_own_and_comes_to_the_same_each_time(machine: Emulator) -> None:
     found = []
     for _ in range(2):
-        emulation = machine.survey(SURVEY)
+        emulation = machine.start(machine.calibration(SURVEY))
         assert emulation.wait(60)
         found.append(emulation.outcome())
         emulation.end()
@@ -343,7 +343,7 @@ def test_a_calibration_has_a_process_of_its_own_and_comes_to_the_same_each_time(
 
 
 def test_a_calibration_that_breaks_is_a_line(machine: Emulator) -> None:
-    emulation = machine.survey(replace(SURVEY, shot_rate=-1.0, number=-1))
+    emulation = machine.start(machine.calibration(replace(SURVEY, shot_rate=-1.0, number=-1)))
     assert emulation.wait(60)
     outcome = emulation.outcome()
     assert (outcome.findings, outcome.fault) == (None, "device")
@@ -353,6 +353,6 @@ def test_a_calibration_that_breaks_is_a_line(machine: Emulator) -> None:
 
 
 def test_without_physics_a_calibration_is_had_at_once_and_with_it_never(machine: Emulator) -> None:
-    assert machine.survey_at_once(SURVEY) == Outcome(findings=drift.at_once(SURVEY))
+    assert machine.at_once(machine.calibration(SURVEY)) == Outcome(findings=drift.at_once(SURVEY))
     machine._emulator = "qutip"
-    assert machine.survey_at_once(SURVEY) is None
+    assert machine.at_once(machine.calibration(SURVEY)) is None

@@ -8,25 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from warden import wire
+from warden.actions import Abandon, Action, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Send
 from warden.checks import PATIENCE
+from warden.examiner import CHECK
 from warden.model import SECOND, Calibration
 from warden.qpu.drift import Drift, Findings
 from warden.qpu.noise import Noise
 from warden.qpu.timing import Timing
-from warden.runner import (
-    CHECK,
-    Abandon,
-    Action,
-    Begin,
-    Calibrate,
-    Check,
-    Dismiss,
-    Failure,
-    Note,
-    Reconnect,
-    Runner,
-    Send,
-)
+from warden.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

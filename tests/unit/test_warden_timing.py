@@ -9,9 +9,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from warden import wire
+from warden.actions import Send
 from warden.model import HORIZON, SECOND
 from warden.qpu.timing import Pace, Timing
-from warden.runner import Runner, Send
+from warden.runner import Runner
 from warden.sections import QpuSection
 
 rates = st.one_of(

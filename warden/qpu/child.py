@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -29,11 +29,11 @@ from warden.qpu.noise import Noise
 from warden.qpu.physics import EMULATORS, EXTRAS, Order, Outcome
 
 if TYPE_CHECKING:
-    from warden.qpu.physics import Physics
+    from warden.qpu.physics import Fault, Physics
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_LINE = 1000
-# So many seconds Pulser may look at a sequence; `runner.CHECK` is what they may take on a busy machine.
+# So many seconds Pulser may look at a sequence; `examiner.CHECK` is what they may take on a busy machine.
 _CHECK = 4
 # More than any run has, and a number that travels.
 _FOREVER = 365 * 86_400 * SECOND
@@ -126,7 +126,7 @@ def _too_long(*_: object) -> None:
 
 def answer(emulator: str, request: Describe | Check | Order | Calibrate) -> Outcome:
     """What comes of a request, in this process."""
-    fault: Literal["task", "device"] = "device"
+    fault: Fault = "device"
     try:
         if isinstance(request, Calibrate):
             found: Findings = importlib.import_module(CALIBRATE).calibrate(request.survey, request.seed)

@@ -79,6 +79,12 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         """What the best calibration leaves."""
         return replace(self.base, rabi_error=0.0, detuning_error=0.0)
 
+    @property
+    def foreseen(self) -> Noise:
+        """Noise of every kind that there may be at any time: from that follows what it takes to emulate a sequence."""
+        moves = asdict(self.per_day)
+        return Noise(**{name: value or moves[name] for name, value in asdict(self.base).items()})
+
     def noise(self, time: Micros, calibration: Calibration | None) -> Noise:
         """How the QPU is at `time`, by the broker's clock, with this calibration in force."""
         if self.off:
@@ -86,10 +92,10 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         number, age = self._since(time, calibration)
         left = {} if calibration is None else calibration.left
         steps = int(age * self.time_scale) // STEP
-        wander = asdict(self.per_day)
+        moves = asdict(self.per_day)
         return Noise(
             **{
-                name: _within(name, base, base + _known(left, name) + self._walk(number, name, steps, wander[name]))
+                name: _within(name, base, base + _known(left, name) + self._walk(number, name, steps, moves[name]))
                 for name, base in asdict(self.base).items()
             }
         )

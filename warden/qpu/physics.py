@@ -24,6 +24,9 @@ EMULATORS = {
 # ... and what has to be installed for them: extras of gridengine-qpu.
 EXTRAS = {"qutip": "worker", "emu-sv": "emu", "emu-mps": "emu"}
 
+# Whether the task is to blame for what went wrong, or the device, which may do better the next time.
+Fault = Literal["task", "device"]
+
 
 class Specs(msgspec.Struct, frozen=True):
     """What the worker tells the broker of its device: name, largest register, and Pulser's JSON of all of it."""
@@ -77,8 +80,7 @@ class Distribution(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a request: what was asked for, or what went wrong, in one line.
 
-    `fault`: whether the task is to blame for an error, or the device, which may do better the next time.
-    `preparation`: of a check, the microseconds that the emulation will take at most, on a machine that is idle.
+    `fault`: of an error. `preparation`: of a check, the microseconds that the emulation will take at most, on a machine that is idle.
     """
 
     distribution: Distribution | None = None
@@ -87,7 +89,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     specs: Specs | None = None
     preparation: int = 0
     error: str = ""
-    fault: Literal["task", "device"] = "task"
+    fault: Fault = "task"
 
 
 class Physics(Protocol):

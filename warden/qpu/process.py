@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
     from warden.qpu.drift import Survey
+    from warden.qpu.physics import Fault
 
 log = logging.getLogger("warden.worker")
 
@@ -48,6 +49,8 @@ _CHUNK = 2**20
 _COUNT_GPUS = "PYTORCH_NVML_BASED_CUDA_CHECK"
 _NO_NOISE = Noise()
 
+Request = Order | child.Check | child.Calibrate
+
 
 class Emulation:
     """A process at work. Readable (`fileno`) when it is worth asking whether it is `done`. Nothing here blocks for long.
@@ -58,6 +61,7 @@ class Emulation:
     def __init__(self, process: ForkServerProcess, connection: socket.socket) -> None:
         self._process, self._connection = process, connection
         self._said = bytearray()
+        self.request: child.Request | None = None
         self._ended = False
 
     def fileno(self) -> int:
@@ -69,6 +73,7 @@ class Emulation:
         Raises:
             OSError: It has ended.
         """
+        self.request = request
         child.send(self._connection, request)
 
     def done(self) -> bool:
@@ -91,7 +96,7 @@ class Emulation:
                 return False
         return True
 
-    def outcome(self, fault: Literal["task", "device"] = "task") -> Outcome:
+    def outcome(self, fault: Fault = "task") -> Outcome:
         """What the process found, once it is done; a process that died has an error for an outcome, by this fault."""
         try:
             return msgspec.msgpack.decode(self._said, type=Outcome)
@@ -143,57 +148,49 @@ class Emulator:
             warm_up()
 
     def order(self, sequence: str, noise: Noise = _NO_NOISE) -> Order:
+        """A request whose outcome has a distribution."""
         return Order(device=self._device, sequence=sequence, noise=noise, seed=self._seed)
 
-    def at_once(self, order: Order) -> Outcome | None:
-        """What an emulation comes to, if it can be had without a process; else it has to be started."""
-        if self._emulator in _INSTANT:
-            return child.answer(self._emulator, order)
-        kept = self._cache.get(order.digest)
-        return None if kept is None else Outcome(distribution=kept)
+    def check(self, sequence: str, noise: Noise = _NO_NOISE) -> child.Check:
+        """A request whose outcome has a `preparation`."""
+        return child.Check(device=self._device, sequence=sequence, noise=noise)
 
-    def start(self, order: Order) -> Emulation:
-        """Begin an emulation; its outcome has a distribution, to be kept.
+    def calibration(self, survey: Survey) -> child.Calibrate:
+        """A request whose outcome has findings."""
+        return child.Calibrate(survey=survey, seed=self._seed)
+
+    def at_once(self, request: Request) -> Outcome | None:
+        """What comes of a request, if it can be had without a process; else it has to be started."""
+        if self._emulator in _INSTANT:
+            found = drift.at_once(request.survey) if isinstance(request, child.Calibrate) else None
+            return child.answer(self._emulator, request) if found is None else Outcome(findings=found)
+        match request:
+            case Order():
+                kept = self._cache.get(request.digest)
+                return None if kept is None else Outcome(distribution=kept)
+            case child.Check(sequence=sequence, noise=noise):
+                return Outcome() if self.order(sequence, noise).digest in self._cache else None
+            case child.Calibrate():
+                return None
+
+    def start(self, request: Request) -> Emulation:
+        """Begin with a request, in a process.
 
         Raises:
             OSError: The machine has no process to spare.
         """
-        return self._asked(order)
+        return self._asked(request)
 
-    def keep(self, order: Order, outcome: Outcome) -> None:
-        """Have what an emulation came to at once the next time."""
-        if outcome.distribution is not None:
-            self._cache.put(order.digest, outcome.distribution)
+    def collect(self, emulation: Emulation, fault: Fault = "task") -> Outcome:
+        """The outcome of a process that is done; a distribution can be had at once from now on."""
+        outcome = emulation.outcome(fault)
+        if isinstance(emulation.request, Order) and outcome.distribution is not None:
+            self._cache.put(emulation.request.digest, outcome.distribution)
+        return outcome
 
     def draw(self, found: Distribution, noise: Noise, *, task: int, first_shot: int, shots: int) -> list[str]:
         """Shots of a task; they are the same whenever and in how many runs they are drawn."""
         return draw(found, noise, seed=self._seed, task=task, first=first_shot, shots=shots)
-
-    def checked_at_once(self, sequence: str, noise: Noise = _NO_NOISE) -> Outcome | None:
-        """What a check comes to, if it can be had without a process."""
-        if self._emulator in _INSTANT:
-            return child.answer(self._emulator, self._question(sequence, noise))
-        return Outcome() if self.order(sequence, noise).digest in self._cache else None
-
-    def check(self, sequence: str, noise: Noise = _NO_NOISE) -> Emulation:
-        """Begin to check a sequence; its outcome has an error or a `preparation`.
-
-        Raises:
-            OSError: The machine has no process to spare.
-        """
-        return self._asked(self._question(sequence, noise))
-
-    def survey(self, survey: Survey) -> Emulation:
-        """Begin a calibration; its outcome has findings.
-
-        Raises:
-            OSError: The machine has no process to spare.
-        """
-        return self._asked(child.Calibrate(survey=survey, seed=self._seed))
-
-    def survey_at_once(self, survey: Survey) -> Outcome | None:
-        """What a calibration comes to, if it can be had without a process."""
-        return Outcome(findings=drift.at_once(survey)) if self._emulator in _INSTANT else None
 
     @property
     def cold(self) -> bool:
@@ -213,9 +210,6 @@ class Emulator:
         if self._spare is not None:
             self._spare.end()
             self._spare = None
-
-    def _question(self, sequence: str, noise: Noise) -> child.Check:
-        return child.Check(device=self._device, sequence=sequence, noise=noise)
 
     def _describe(self) -> Specs:
         try:
