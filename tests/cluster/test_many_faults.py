@@ -17,7 +17,7 @@ pytestmark = pytest.mark.site
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 JOBS = 30
-RATE = 80
+RATE = 40
 # So many shots has a task of each user's; nobody else's counts add up to that.
 SHOTS = {"alice": 37, "bob": 41}
 UID = {"alice": 2001, "bob": 2002}

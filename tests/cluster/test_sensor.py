@@ -166,6 +166,7 @@ def test_hosts_without_munge_do_not_hide_the_qpu(grid: Grid) -> None:
         grid.until(
             "the QPU to be offered through several reports",
             lambda: seen.append(grid.load_values()["qpu_state"]) or (len(seen) > 60 and set(seen[-60:]) == {"ready"}),
+            limit=100,
         )
 
 
