@@ -98,6 +98,9 @@ def read(device_: str, text: str) -> pulser.Sequence:
         # Virtual devices have no layouts: Pulser sends nothing to them.
         Backend.validate_sequence(sequence, mimic_qpu=isinstance(ours, pulser.devices.Device))
         samples_of(sequence)
+    except MemoryError:
+        # Not a word of Pulser's.
+        raise
     except Exception as error:
         # Pulser's kinds of errors differ from version to version, and a user's sequence may hit any of them.
         raise ValueError(f"Pulser refuses the sequence: {_reason(error)}") from error
