@@ -35,6 +35,8 @@ _HOURS, _BLOCKS = 24, "▁▂▃▄▅▆▇█"
 # What fills a chart from its foot to its top at the least: what wanders less shall look so.
 _SPREAD = 0.05
 _COLUMNS, _LABEL = 80, 18
+# Of what a calibration finds, people are shown what is at least so large.
+_VISIBLE = 1e-5
 
 
 def span(window: Window) -> str:
@@ -205,13 +207,17 @@ def calibrations(found: Iterable[Calibration]) -> str:
 
 
 def _found(one: Calibration) -> str:
-    found = ", ".join(f"{name} {value:.3g}" for name, value in sorted(one.measured.items()) if value)
-    return f"found: {found or 'nothing to correct'}"
+    return f"found: {_figures(one.measured) or 'nothing to correct'}"
+
+
+def _figures(found: Mapping[str, float]) -> str:
+    """Without those that no scan tells from 0, which a fit leaves as tiny numbers."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in sorted(found.items()) if abs(value) >= _VISIBLE)
 
 
 def calibration(one: Calibration) -> str:
     """One, with what it left uncorrected, and its log."""
-    left = ", ".join(f"{name} {value:.3g}" for name, value in sorted(one.left.items()) if value)
+    left = _figures(one.left)
     wrap = textwrap.TextWrapper(_COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join([calibrations([one]), *([wrap.fill(f"left: {left}")] * bool(left)), *map(one_line, one.log)])
 
