@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -241,7 +241,7 @@ def _check(document: Any, kind: type[S], path: Path, prefix: str = "") -> S:
     try:
         return msgspec.convert(document, kind, dec_hook=_decode, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{path}: {_tidy(str(error), prefix)}") from None
+        raise ConfigurationError(f"{path}: {_tidy(str(error), prefix, kind)}") from None
 
 
 def _decode(kind: type, value: Any) -> Any:
@@ -256,7 +256,7 @@ def _decode(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
-def _tidy(text: str, prefix: str) -> str:
+def _tidy(text: str, prefix: str, kind: type) -> str:
     """Rewrite msgspec's "Object contains unknown field `x` - at `$.qpu`" as "qpu.x: unknown key"."""
     what, _, where = " ".join(text.split()).partition(" - at ")
     place = prefix + where.strip("`").removeprefix("$").removeprefix(".")
@@ -267,4 +267,21 @@ def _tidy(text: str, prefix: str) -> str:
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
         return f"missing key '{f'{place}.' if place else ''}{missing[1]}'"
+    choice = re.fullmatch(r"Invalid enum value ('.*')", what)
+    if choice:
+        what = f"{choice[1]} is none of {', '.join(_choices(kind, place.removeprefix(prefix)))}"
+    # A section, and not a key of one.
+    if "." not in place:
+        what = what.replace("Expected `array`, got `object`", f"there may be several: write [[{place}]]")
+        what = what.replace("Expected `object`, got `array`", f"there is one: write [{place}]")
     return f"{place}: {what}" if place else what
+
+
+def _choices(kind: Any, place: str) -> tuple[str, ...]:
+    """The words that may stand at a place such as "qpu.emulator" or "calibration[0].kind"."""
+    for name in re.sub(r"\[.*?\]", "", place).split("."):
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        kind = fields[name]
+        while get_origin(kind) in {tuple, Annotated}:
+            kind = get_args(kind)[0]
+    return get_args(kind)

@@ -35,6 +35,8 @@ _HOURS, _BLOCKS = 24, "▁▂▃▄▅▆▇█"
 # What fills a chart from its foot to its top at the least: what wanders less shall look so.
 _SPREAD = 0.05
 _COLUMNS, _LABEL = 80, 18
+# Of what a calibration finds, people are shown what is at least so large.
+_VISIBLE = 1e-5
 
 
 def span(window: Window) -> str:
@@ -170,16 +172,31 @@ def past_facts(past: PastWindow) -> dict[str, Any]:
 
 
 def history(past: Iterable[PastWindow]) -> str:
-    """What became of a calibration only where there was one: a terminal has 80 columns."""
+    """What became of a calibration only where there was one; below its window, where the terminal has no room beside it."""
     listed = list(past)
-    calibrations = ["CALIBRATION"] * any(one.remark for one in listed)
     rows = []
     for one in listed:
         start, _, *more = _window(one.window)
         again = f" ({one.count} in a row)" if one.count > 1 else ""
-        rows.append((one.outcome + again, start, *more, *([one.remark or "-"] if calibrations else [])))
-    columns = [name for name in _WINDOW if name != "END"]
-    return table(rows, ("OUTCOME", *columns, *calibrations)) if rows else "no window has opened yet"
+        rows.append((one.outcome + again, start, *more))
+    if not rows:
+        return "no window has opened yet"
+    columns = ("OUTCOME", *(name for name in _WINDOW if name != "END"))
+    if not any(one.remark for one in listed):
+        return table(rows, columns)
+    beside = [(*row, one.remark or "-") for row, one in zip(rows, listed, strict=True)]
+    text = table(beside, (*columns, "CALIBRATION"))
+    if max(map(len, text.splitlines())) <= _COLUMNS:
+        return text
+    return _with_notes(table(rows, columns), [f"calibration: {one.remark}" * bool(one.remark) for one in listed])
+
+
+def _with_notes(text: str, notes: Iterable[str]) -> str:
+    """A table with a note below each of its lines, in 80 columns."""
+    head, *lines = text.splitlines()
+    wrap = textwrap.TextWrapper(_COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    noted = (f"{line}\n{wrap.fill(one_line(note))}" if note else line for line, note in zip(lines, notes, strict=True))
+    return "\n".join([head, *noted])
 
 
 def calibrations(found: Iterable[Calibration]) -> str:
@@ -198,20 +215,22 @@ def calibrations(found: Iterable[Calibration]) -> str:
     ]
     if not rows:
         return "no calibration was carried out yet"
-    head, *lines = table(rows, ("NUMBER", "ENDED", "TOOK", "BEFORE", "AFTER", "REASON")).splitlines()
-    wrap = textwrap.TextWrapper(_COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    told = (f"{line}\n{wrap.fill(_found(one))}" for line, one in zip(lines, listed, strict=True))
-    return "\n".join([head, *told])
+    text = table(rows, ("NUMBER", "ENDED", "TOOK", "BEFORE", "AFTER", "REASON"))
+    return _with_notes(text, map(_found, listed))
 
 
 def _found(one: Calibration) -> str:
-    found = ", ".join(f"{name} {value:.3g}" for name, value in sorted(one.measured.items()) if value)
-    return f"found: {found or 'nothing to correct'}"
+    return f"found: {_figures(one.measured) or 'nothing to correct'}"
+
+
+def _figures(found: Mapping[str, float]) -> str:
+    """Without those that no scan tells from 0, which a fit leaves as tiny numbers."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in sorted(found.items()) if abs(value) >= _VISIBLE)
 
 
 def calibration(one: Calibration) -> str:
     """One, with what it left uncorrected, and its log."""
-    left = ", ".join(f"{name} {value:.3g}" for name, value in sorted(one.left.items()) if value)
+    left = _figures(one.left)
     wrap = textwrap.TextWrapper(_COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join([calibrations([one]), *([wrap.fill(f"left: {left}")] * bool(left)), *map(one_line, one.log)])
 

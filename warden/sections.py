@@ -342,7 +342,7 @@ class CalibrationSection(Section, frozen=True, kw_only=True):
     after_shots: _Number | None = None
     below_quality: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     at_least: Duration | None = None
-    """With below_quality: so long after a calibration no other one is asked for early; by default an hour."""
+    """With below_quality: so long after a calibration no other one is asked for early; by default an hour, or `duration`."""
     offset: Duration = Duration(0)
     kind: Literal["calibrating", "maintenance"] = "calibrating"
     reason: str = ""
@@ -360,6 +360,11 @@ class CalibrationSection(Section, frozen=True, kw_only=True):
             )
         if self.at_least is not None and self.below_quality is None:
             raise ValueError("at_least belongs to below_quality: it is the time between two early calibrations")
+        if self.at_least is not None and self.at_least < self.duration:
+            raise ValueError(
+                "at_least must be as long as duration, or longer: a quality that no calibration restores would leave the "
+                "QPU no time for tasks"
+            )
 
     def rule(self, timing: Timing) -> Rule | ShotRule | QualityRule:
         reason = self.reason or self.kind
@@ -368,7 +373,7 @@ class CalibrationSection(Section, frozen=True, kw_only=True):
             return QualityRule(
                 below=self.below_quality,
                 duration=duration,
-                at_least=timing.scaled(int(_AT_LEAST if self.at_least is None else self.at_least)),
+                at_least=timing.scaled(int(max(_AT_LEAST, self.duration) if self.at_least is None else self.at_least)),
                 reason=self.reason or f"quality below {self.below_quality:g}",
             )
         if self.every is None:

@@ -13,8 +13,7 @@ import pytest
 from warden_site import AFM
 
 from warden.model import ConfigurationError
-from warden.qpu import shots
-from warden.qpu.device import read
+from warden.qpu import device, shots
 from warden.qpu.noise import Noise
 from warden.qpu.physics import Order
 from warden.qpu.process import Emulator
@@ -28,6 +27,7 @@ from pulser.json.abstract_repr.deserializer import deserialize_device
 from pulser_simulation import QutipBackendV2, QutipConfig
 
 from warden.qpu import emulator
+from warden.qpu.emulation import device as pulsers
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -204,7 +204,7 @@ def test_the_device_that_is_shipped_takes_sequences() -> None:
 def test_the_first_example_is_for_whatever_device_the_qpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     afm_ring = importlib.import_module("afm_ring")
-    shipped = read("FresnelLike")
+    shipped = device.read("FresnelLike")
     sequence = afm_ring.sequence(deserialize_device(shipped))
     assert emulator.check(shipped, sequence.to_abstract_repr(), Noise()) > 0
     written = (EXAMPLES / "afm_ring.json").read_text(encoding="utf-8")
@@ -229,6 +229,8 @@ def test_a_device_may_be_a_file(tmp_path: Path) -> None:
         ("{", "is no JSON"),
         ("[]", "is JSON, but no device"),
         ('{"name": 7}', "is JSON, but no device"),
+        ('{"name": "\\u001b[31mOurs"}', "is JSON, but no device"),
+        ('{"name": "Ours", "max_atom_num": 100001}', "is JSON, but no device .*100000"),
         ('{"name": "Ours"}', "Pulser cannot read the file of qpu.device: "),
     ],
 )
@@ -239,6 +241,23 @@ def test_a_broken_file_of_a_device_is_a_line(tmp_path: Path, content: str | None
     with pytest.raises(ConfigurationError, match=said) as refused:
         Emulator(str(file), 0)
     assert "\n" not in refused.value.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"max_runs": 0}, "'max_runs' must be greater than zero"), ({"colour": 1}, "'colour' was unexpected")],
+)
+def test_what_is_wrong_with_a_device_is_told_to_the_point(changes: dict[str, Any], said: str) -> None:
+    specs = {**json.loads(pulser.AnalogDevice.to_abstract_repr()), **changes}
+    with pytest.raises(ValueError, match=f"Pulser cannot read the file of qpu.device: .*{said}") as refused:
+        pulsers(json.dumps(specs))
+    assert len(str(refused.value)) < 200
+
+
+def test_a_device_s_file_may_begin_with_blank_lines(tmp_path: Path) -> None:
+    file = tmp_path / "device.json"
+    file.write_text(f"\ufeff\n {pulser.AnalogDevice.to_abstract_repr()}\n", encoding="utf-8")
+    assert pulsers(device.read(str(file))) == pulser.AnalogDevice
 
 
 def test_a_device_that_pulser_does_not_have_is_named() -> None:

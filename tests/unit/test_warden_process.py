@@ -45,6 +45,20 @@ class Stuck:
         assert timeout is not None, "this would wait for ever"
 
 
+class Ended:
+    """A process that subprocess has started, as multiprocessing shows it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def join(self, timeout: float) -> None:
+        self._process.wait(timeout)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.returncode
+
+
 @pytest.fixture
 def machine() -> Iterator[Emulator]:
     machine = Emulator("Anything", 0, "echo")
@@ -201,7 +215,8 @@ def test_a_process_that_does_not_die_is_left_behind(pipe: Any, caplog: pytest.Lo
 
 
 def test_a_process_that_is_stopped_is_killed_all_the_same(machine: Emulator) -> None:
-    emulation = start(machine)
+    # Not one at work: an echo is done before it could be stopped.
+    emulation = machine._fork()
     os.kill(emulation._process.pid or 0, signal.SIGSTOP)
     begun = time.monotonic()
     emulation.end()
@@ -252,6 +267,19 @@ child.serve(socket.socket(fileno=int(sys.argv[1])), "greedy", 64 * 2**20)
 """
 
 
+LOOKING = """
+import socket, sys, types
+from warden.qpu import child
+from warden.qpu.physics import EMULATORS
+long = sys.modules["long"] = types.ModuleType("long")
+long.check = long.read = lambda *_: {}
+EMULATORS["long"] = "long"
+child._CHECK = {}
+child._prepare = lambda: None
+child.serve(socket.socket(fileno=int(sys.argv[1])), "long", 0)
+"""
+
+
 def test_an_emulation_that_takes_more_memory_than_it_may_have_is_told_so_by_the_kernel(pipe: Any) -> None:
     """It wants 4 GiB, and is refused long before."""
     ours, theirs = pipe
@@ -264,6 +292,38 @@ def test_an_emulation_that_takes_more_memory_than_it_may_have_is_told_so_by_the_
     assert process.returncode == 0
     outcome = emulation.outcome()
     assert outcome.error.startswith("the emulation needs more memory than it may have (qpu.memory allows 64.0 MiB): ")
+    assert outcome.fault == "task"
+
+
+def test_a_check_has_little_memory_whatever_an_emulation_may_have(pipe: Any) -> None:
+    """Another user's sequence is being emulated meanwhile: it shall not be short of memory for this one."""
+    ours, theirs = pipe
+    command = [sys.executable, "-c", LOOKING.format("bytes(2**31)", 4), str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]):
+        theirs.close()
+        child.send(ours, child.Check(device="Anything", sequence=AFM, noise=Noise()))
+        check = Emulation(Stuck(), ours)
+        assert check.wait(30)
+    outcome = check.outcome(fault="device")
+    assert outcome == Outcome(error="to check it takes more than 1.0 GiB of memory: make it shorter", fault="task")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [child.Check(device="Anything", sequence=AFM, noise=Noise()), Order(device="Anything", sequence=AFM)],
+    ids=["checked", "run unchecked"],
+)
+def test_a_sequence_that_takes_pulser_a_step_without_an_end_is_at_fault(pipe: Any, request_: child.Request) -> None:
+    """Python hears of no signal in it, so the process has to be ended; nobody else ends one like that."""
+    ours, theirs = pipe
+    command = [sys.executable, "-c", LOOKING.format("sum(range(10**15))", 1), str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL) as process:
+        theirs.close()
+        child.send(ours, request_)
+        check = Emulation(Ended(process), ours)
+        assert check.wait(60)
+        outcome = check.outcome(fault="device")
+    assert outcome.error.startswith("Pulser did not finish checking it within ")
     assert outcome.fault == "task"
 
 

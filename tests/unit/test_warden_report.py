@@ -171,3 +171,17 @@ def test_the_history_says_what_became_of_calibrations_and_fits_into_a_terminal()
     shown = report.history([held, msgspec.structs.replace(held, remark="number 12")]).splitlines()
     assert [line.split("  ")[-1].strip() for line in shown] == ["CALIBRATION", "-", "number 12"]
     assert max(map(len, shown)) <= 80
+    early = Window(NOW, NOW + 2 * SECOND, State.CALIBRATING, "quality below 0.95")
+    failed = PastWindow(early, Outcome.HELD, remark="failed: " + "it says much " * 12)
+    for remarked in (failed, msgspec.structs.replace(failed, remark="number 1234")):
+        shown = report.history([held, remarked]).splitlines()
+        assert max(map(len, shown)) <= 80
+        assert shown[3].startswith(f"        calibration: {remarked.remark[:20]}")
+
+
+def test_what_a_scan_cannot_tell_from_nothing_is_not_shown() -> None:
+    tiny = msgspec.structs.replace(
+        FOUND, measured={"p_false_pos": 1.4e-20, "rabi_error": -2e-4}, left={"rabi_error": 1e-9}
+    )
+    assert report.calibration(tiny).splitlines()[2] == "        found: rabi_error -0.0002"
+    assert "left" not in report.calibration(tiny)

@@ -44,12 +44,12 @@ def machine_memory() -> int:
         return whole
 
 
-def enforce() -> None:
-    """Let the kernel refuse what goes beyond it.
+def enforce(most: int | None = None) -> None:
+    """Let the kernel refuse what goes beyond it, or beyond `most` where that is less.
 
     It counts what is written to (RLIMIT_DATA), not what is only reserved (RLIMIT_AS): PyTorch reserves a lot.
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     held = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")) * _KILOBYTE
-    limit = held + memory() + _SLACK
+    limit = held + min(memory(), memory() if most is None else most) + _SLACK
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -24,17 +24,22 @@ import msgspec
 
 from warden.model import SECOND, one_line
 from warden.qpu import allowance
+from warden.qpu.costs import human
 from warden.qpu.drift import Findings, Survey
 from warden.qpu.noise import Noise
 from warden.qpu.physics import EMULATORS, EXTRAS, Order, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from warden.qpu.physics import Fault, Physics
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_LINE = 1000
 # So many seconds Pulser may look at a sequence; `examiner.CHECK` is what they may take on a busy machine.
 _CHECK = 4
+# What a check may have of memory, however much the machine has: another user's sequence is being emulated meanwhile.
+_CHECK_MEMORY = 2**30
 # More than any run has, and a number that travels.
 _FOREVER = 365 * 86_400 * SECOND
 # The kernel ends it before anything else when memory is short.
@@ -100,28 +105,62 @@ def serve(connection: socket.socket, emulator: str, memory: int) -> None:
     allowance.allow(memory)
     # What a driver reserves for a GPU, nobody knows here: there the check before it runs has to do.
     if not _has_gpu():
-        allowance.enforce()
-    if isinstance(request, Check):
-        # Of the processor's time: that the machine is busy is no fault of the sequence.
-        used = math.ceil(time.process_time())
-        signal.signal(signal.SIGXCPU, _too_long)
-        resource.setrlimit(resource.RLIMIT_CPU, (used + _CHECK, used + _CHECK + 1))
+        allowance.enforce(_CHECK_MEMORY if isinstance(request, Check) else None)
     try:
-        outcome = answer(emulator, request)
+        with _hurrying():
+            outcome = _looked_at(emulator, request)
     except _TooLongError:
-        outcome = Outcome(error=f"Pulser did not finish checking it within {_CHECK} s: make it shorter")
+        outcome = TOO_LONG
+    outcome = outcome or answer(emulator, request)
     # A worker that was killed hears nothing any more.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError), connection:
         connection.sendall(msgspec.msgpack.encode(outcome))
+
+
+TOO_LONG = Outcome(error=f"Pulser did not finish checking it within {_CHECK} s: make it shorter")
 
 
 class _TooLongError(BaseException):
     """Nothing that Pulser's own code holds up."""
 
 
+@contextlib.contextmanager
+def _hurrying() -> Iterator[None]:
+    """Bound the processor's time: that the machine is busy is no fault of the sequence.
+
+    Python hears of the timer between two of its steps. In a step without an end the kernel ends the process, by a signal
+    that nothing else sends (`died_of_time`).
+    """
+    used = math.ceil(time.process_time())
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    signal.signal(signal.SIGPROF, _too_long)
+    signal.setitimer(signal.ITIMER_PROF, _CHECK)
+    resource.setrlimit(resource.RLIMIT_CPU, (used + _CHECK + 1, hard))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
 def _too_long(*_: object) -> None:
-    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
     raise _TooLongError
+
+
+def died_of_time(status: int | None) -> bool:
+    """Whether a process with this exit status was ended because its check took too long."""
+    return status == -signal.SIGXCPU
+
+
+def _looked_at(emulator: str, request: Request) -> Outcome | None:
+    """What comes of a check; for an emulation its sequence is only read, for it may not have been checked."""
+    if isinstance(request, Check):
+        return answer(emulator, request)
+    if isinstance(request, Order):
+        # What is wrong with it is told by the emulation.
+        with contextlib.suppress(Exception):
+            _physics(emulator).read(request.device, request.sequence)
+    return None
 
 
 def answer(emulator: str, request: Describe | Check | Order | Calibrate) -> Outcome:
@@ -145,6 +184,8 @@ def answer(emulator: str, request: Describe | Check | Order | Calibrate) -> Outc
         extra = f"install gridengine-qpu[{EXTRAS[emulator]}]" if emulator in EXTRAS else "is the installation whole?"
         return Outcome(error=f"{_line(error)}: the emulator {emulator} needs it, {extra}", fault="device")
     except Exception as error:  # noqa: BLE001 - whatever it is, the worker has to know
+        if isinstance(request, Check) and isinstance(error, MemoryError):
+            error = ValueError(f"to check it takes more than {human(_CHECK_MEMORY)} of memory: make it shorter")
         return Outcome(error=_line(error), fault=fault)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -12,8 +13,10 @@ _SHIPPED = Path(__file__).with_name("devices")
 
 
 class _Device(msgspec.Struct):
-    name: str
-    max_atom_num: int | None = None
+    """As far as `wire.WorkerHello` can tell it to the broker."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+    max_atom_num: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
 
 
 def read(device: str) -> str:
@@ -24,10 +27,11 @@ def read(device: str) -> str:
     """
     file = Path(device) if device.startswith("/") else _SHIPPED / f"{device}.json"
     # A name is no path: it may not leave the folder, and what is not shipped may be Pulser's.
-    if not device.startswith("/") and file.name not in {shipped.name for shipped in _SHIPPED.glob("*.json")}:
+    if not device.startswith("/") and not (device.isidentifier() and file.exists()):
         return device
     try:
-        text = file.read_text(encoding="utf-8")
+        # By its brace JSON is told from a name, and people's editors put lines before it.
+        text = file.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise ConfigurationError(f"cannot read the device {file}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -60,9 +60,7 @@ def device(text: str) -> pulser.devices.Device:
         try:
             return deserialize_device(text)
         except Exception as error:
-            cause = error.__cause__ if isinstance(error.__cause__, jsonschema.ValidationError) else error
-            reason = cause.message if isinstance(cause, jsonschema.ValidationError) else str(cause)
-            raise ValueError(f"Pulser cannot read the file of qpu.device: {reason[:300]}") from error
+            raise ValueError(f"Pulser cannot read the file of qpu.device: {_flaw(error)[:300]}") from error
     found = getattr(pulser.devices, text, None)
     if not isinstance(found, pulser.devices._device_datacls.BaseDevice):  # noqa: SLF001 - Pulser has no public base
         raise ValueError(  # noqa: TRY004 - it is a value of the configuration
@@ -70,6 +68,18 @@ def device(text: str) -> pulser.devices.Device:
             "path of a file with a device's JSON"
         )
     return found
+
+
+def _flaw(error: BaseException) -> str:
+    """What is wrong with a device, to the point: what is behind it all, and of a schema what comes nearest."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, jsonschema.ValidationError):
+        # Devices and virtual ones have schemas of their own, which tell each other by a constant.
+        of_its_kind = [flaw for flaw in error.context or [] if flaw.validator != "const"]
+        nearest = jsonschema.exceptions.best_match(of_its_kind or [error])
+        return f"{one_line(nearest.message)} ({nearest.json_path})"
+    return one_line(str(error)) or type(error).__name__
 
 
 def facts(order: Order) -> dict[str, Fact]:
@@ -98,6 +108,9 @@ def read(device_: str, text: str) -> pulser.Sequence:
         # Virtual devices have no layouts: Pulser sends nothing to them.
         Backend.validate_sequence(sequence, mimic_qpu=isinstance(ours, pulser.devices.Device))
         samples_of(sequence)
+    except MemoryError:
+        # Not a word of Pulser's.
+        raise
     except Exception as error:
         # Pulser's kinds of errors differ from version to version, and a user's sequence may hit any of them.
         raise ValueError(f"Pulser refuses the sequence: {_reason(error)}") from error

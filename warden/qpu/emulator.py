@@ -13,7 +13,7 @@ from pulser.backend import AggregationMethod, Observable
 from pulser_simulation import QutipBackendV2, QutipConfig, QutipState
 
 from warden.qpu import costs, emulation, shots
-from warden.qpu.emulation import describe, facts
+from warden.qpu.emulation import describe, facts, read
 from warden.qpu.physics import Order
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from warden.qpu.noise import Noise
     from warden.qpu.physics import Distribution
 
-__all__ = ["check", "describe", "emulate", "facts"]
+__all__ = ["check", "describe", "emulate", "facts", "read"]
 
 
 class _Populations(Observable):  # type: ignore[misc]

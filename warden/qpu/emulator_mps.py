@@ -13,7 +13,7 @@ from emu_mps import MPSBackend, MPSConfig
 from pulser.backend import BitStrings
 
 from warden.qpu import costs, emulation, pasqal, shots
-from warden.qpu.emulation import describe, facts
+from warden.qpu.emulation import describe, facts, read
 
 if TYPE_CHECKING:
     import pulser
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from warden.qpu.noise import Noise
     from warden.qpu.physics import Distribution, Order
 
-__all__ = ["check", "describe", "emulate", "facts"]
+__all__ = ["check", "describe", "emulate", "facts", "read"]
 
 
 def warm_up() -> None:

@@ -10,7 +10,7 @@ from emu_sv.solver import Solver
 from pulser.backend import AggregationMethod, Observable
 
 from warden.qpu import costs, emulation, pasqal, shots
-from warden.qpu.emulation import describe, facts
+from warden.qpu.emulation import describe, facts, read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from warden.qpu.noise import Noise
     from warden.qpu.physics import Distribution, Order
 
-__all__ = ["check", "describe", "emulate", "facts"]
+__all__ = ["check", "describe", "emulate", "facts", "read"]
 
 
 class _Populations(Observable):  # type: ignore[misc]

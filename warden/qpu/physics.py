@@ -108,6 +108,9 @@ class Physics(Protocol):
             ValueError: The device cannot run it, or it takes too much memory; in Pulser's words, in one line.
         """
 
+    def read(self, device: str, sequence: str, /) -> object:
+        """Have Pulser read the sequence; an emulation that follows in this process need not do it again."""
+
     def emulate(self, order: Order, /) -> Distribution:
         """Emulate; whatever it raises ends the run with an error. A sequence that fails its check fails here too."""
 

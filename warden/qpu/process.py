@@ -102,6 +102,8 @@ class Emulation:
             return msgspec.msgpack.decode(self._said, type=Outcome)
         except msgspec.DecodeError:
             self._process.join(_DYING_TAKES)
+            if child.died_of_time(self._process.exitcode):
+                return child.TOO_LONG
             why = f"the emulator died (exit status {self._process.exitcode}): is there enough memory?"
             return Outcome(error=why, fault=fault)
 
