@@ -166,7 +166,7 @@ def test_a_running_task_that_is_stopped_ends_soon_and_the_next_one_runs(site: Si
     site.configure(qpu={"shot_rate": 1.0, "overhead": 0.1})
     site.start_broker()
     site.start_worker()
-    long, short = start(site, 10_000), start(site, 1)
+    long, short = start(site, 2_000), start(site, 1)
     wait_until(lambda: running(site, long), "the task runs")
     with site.resource() as resource:
         resource.task_stop(long)
