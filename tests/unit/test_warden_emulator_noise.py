@@ -78,6 +78,20 @@ def test_dephasing_of_many_atoms_is_made_of_jumps_that_follow_from_the_order() -
     assert found == emulation.probabilities(emulator, text, dephasing_rate=rate)
 
 
+def test_quantum_jumps_leave_states_and_no_density_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose norms would take ten times as long as all the rest of ten atoms: longer than a check says."""
+    kets = []
+    apply = emulator._Populations.apply
+    monkeypatch.setattr(
+        emulator._Populations,
+        "apply",
+        lambda self, *, state, **other: kets.append(state.to_qobj().isket) or apply(self, state=state, **other),
+    )
+    places = [(10.0 * i, 0.0) for i in range(6)]
+    emulation.probabilities(emulator, emulation.sequence((100, 1.0, 0.0), places=places), dephasing_rate=0.5)
+    assert kets == [True] * TRAJECTORIES
+
+
 def test_an_atom_that_is_not_there_is_not_excited() -> None:
     """Within five standard deviations of as many trajectories."""
     found = emulation.excited(emulator, HALF_TURN, state_prep_error=0.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,9 +113,19 @@ def _take(emulator: QutipEmulator, trajectory: emulation.Trajectory) -> None:
 
 @contextlib.contextmanager
 def _seeded(seeds: np.random.SeedSequence) -> Iterator[None]:
-    """Quantum jumps follow from the order too: Pulser lets QuTiP take them from the system's entropy."""
+    """Quantum jumps follow from the order too, and leave a state.
+
+    Pulser lets QuTiP take them from the system's entropy, and make a density matrix of their one run, whose norm takes
+    longer than all the rest.
+    """
     mcsolve = qutip.mcsolve
-    qutip.mcsolve = functools.partial(mcsolve, seeds=seeds.spawn(1)[0])
+
+    def solve(*arguments: Any, options: dict[str, Any], **others: Any) -> SimpleNamespace:
+        options = {**options, "keep_runs_results": True}
+        found = mcsolve(*arguments, options=options, seeds=seeds.spawn(1)[0], **others)
+        return SimpleNamespace(states=found.runs_states[0])
+
+    qutip.mcsolve = solve
     try:
         yield
     finally:
