@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
 
 from warden_machine import ALICE, BOB, DEVICE, Machine, sequence
 
+from warden import wire
 from warden.actions import Action, Begin, Calibrate, Send
 from warden.calibration import Calendar, QualityRule, Rule
 from warden.events import Reported
@@ -32,9 +33,6 @@ from warden.qpu.drift import DAY, Drift, Survey
 from warden.qpu.noise import Noise
 from warden.qpu.timing import Timing
 from warden.runner import Runner
-
-if TYPE_CHECKING:
-    from warden import wire
 
 HOUR = 3600 * SECOND
 # A Monday.
@@ -72,7 +70,9 @@ class Device:
     """A worker at the machine: the runner and what it has done, at once."""
 
     def __init__(self, machine: Machine) -> None:
-        self.machine, self.peer, self.ahead, self._heard = machine, b"worker", 5 * SECOND - START, 0
+        self.machine, self.peer, self.ahead = machine, b"worker", 5 * SECOND - START
+        # As those of the tests it is asked for its verdicts at once (`Machine.send`).
+        self.prompt = True
         self._runner = Runner(
             instance="worker",
             device_json="{}",
@@ -103,6 +103,15 @@ class Device:
         told = self.machine.told.get(self.peer, [])
         while told:
             self._do(self._runner.hear(told.pop(0), self._clock))
+
+    def check_all(self) -> list[Any]:
+        """Say of each sequence that it was asked about that it can run it."""
+        told = self.machine.told.get(self.peer, [])
+        asked = [body for body in told if isinstance(body, wire.CheckSequence)]
+        told[:] = [body for body in told if not isinstance(body, wire.CheckSequence)]
+        for check in asked:
+            self.machine.send(Reported(self.peer, wire.SequenceChecked(instance="worker", token=check.token)))
+        return []
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -139,8 +148,8 @@ class Week(msgspec.Struct):
     curve: list[tuple[int, float, Noise]]
 
 
-def live() -> Week:
-    """Seven days, in which two people's jobs send a task every now and then."""
+def live(days: float = 7) -> Week:
+    """Some days, in which two people's jobs send a task every now and then."""
     machine = Machine(
         CALENDAR,
         now=START,
@@ -154,7 +163,7 @@ def live() -> Week:
     device = Device(machine)
     sessions = [machine.session(uid, job=str(uid)) for uid in (ALICE, BOB)]
     chance = np.random.default_rng(SEED)
-    while machine.now < START + 7 * DAY:
+    while machine.now < START + days * DAY:
         machine.later(float(chance.exponential(300)))
         machine.start(sessions[int(chance.integers(2))], SHOTS, text=sequence(1))
         device.listen()

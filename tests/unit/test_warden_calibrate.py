@@ -120,6 +120,22 @@ def test_a_qpu_that_shows_nothing_is_aligned_before_it_is_measured() -> None:
     assert any("aligned first" in line for line in found.log)
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"rabi_error": -0.485, "detuning_error": 3.135, "dephasing_rate": 0.192, "temperature": 248.0},
+        {"rabi_error": -0.285, "detuning_error": 3.926, "dephasing_rate": 0.566, "temperature": 436.0},
+        {"rabi_error": -0.388, "detuning_error": -2.79, "dephasing_rate": 0.356, "temperature": 238.0},
+    ],
+)
+def test_what_is_blurred_is_aligned_before_it_is_measured(left: dict[str, float]) -> None:
+    """The fit takes all that blurs for dephasing; what it makes of the frequencies then would do more harm than good."""
+    one = survey(days=0, **left)
+    found = calibrate.calibrate(one, seed=1)
+    assert any("aligned first" in line for line in found.log)
+    assert found.after > max(found.before, 0.9)
+
+
 def test_a_qpu_that_shows_nothing_at_its_best_has_no_calibration() -> None:
     found = calibrate.calibrate(survey(base=replace(IDEAL, p_false_neg=0.97)), seed=1)
     assert found.error == "the scans show no Rabi oscillation: look at the section noise"

@@ -128,6 +128,15 @@ def test_what_is_driven_in_both_bases_is_measured_in_the_digital_one() -> None:
     assert emulate(sequence=sequence.to_abstract_repr(), device="MockDevice")["10"] > 0.99
 
 
+def test_in_a_basis_that_nothing_drives_nothing_is_found() -> None:
+    sequence = pulser.Sequence(pulser.Register({"q0": (0.0, 0.0)}), pulser.MockDevice)
+    for channel in ("rydberg_global", "raman_global"):
+        sequence.declare_channel(channel, channel)
+    sequence.add(pulser.Pulse.ConstantPulse(500, emulation.RABI, 0.0, 0.0), "rydberg_global")
+    sequence.measure("digital")
+    assert emulate(sequence=sequence.to_abstract_repr(), device="MockDevice") == {"0": 1.0}
+
+
 # --- what is refused ---
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 
 import pytest
@@ -77,6 +78,20 @@ def test_dephasing_of_many_atoms_is_made_of_jumps_that_follow_from_the_order() -
     assert found == emulation.probabilities(emulator, text, dephasing_rate=rate)
 
 
+def test_quantum_jumps_leave_states_and_no_density_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose norms would take ten times as long as all the rest of ten atoms: longer than a check says."""
+    kets = []
+    apply = emulator._Populations.apply
+    monkeypatch.setattr(
+        emulator._Populations,
+        "apply",
+        lambda self, *, state, **other: kets.append(state.to_qobj().isket) or apply(self, state=state, **other),
+    )
+    places = [(10.0 * i, 0.0) for i in range(6)]
+    emulation.probabilities(emulator, emulation.sequence((100, 1.0, 0.0), places=places), dephasing_rate=0.5)
+    assert kets == [True] * TRAJECTORIES
+
+
 def test_an_atom_that_is_not_there_is_not_excited() -> None:
     """Within five standard deviations of as many trajectories."""
     found = emulation.excited(emulator, HALF_TURN, state_prep_error=0.3)
@@ -107,6 +122,80 @@ def test_noise_is_pulser_s_own_with_the_same_figures() -> None:
     state = QutipBackendV2(pulser.Sequence.from_abstract_repr(HALF_TURN), config=config).run().final_state
     deviation = math.sqrt(0.05 * 0.95 + 0.02)
     assert ours == pytest.approx(state.probabilities()["r"], abs=5 * deviation * math.sqrt(1 / TRAJECTORIES + 1 / 30))
+
+
+SPREADS = {"amp_sigma": 0.2, "detuning_sigma": 2.0, "temperature": 300.0, "state_prep_error": 0.3}
+
+
+def in_bases(*channels: str) -> pulser.Sequence:
+    """Three atoms whose names are in no order, driven by these channels one after the other."""
+    register = pulser.Register({"z": (0.0, 0.0), "a": (8.0, 0.0), "m": (0.0, 9.0)})
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    for channel, target in zip(channels, "za", strict=False):
+        sequence.declare_channel(channel, channel, **({"initial_target": target} if "local" in channel else {}))
+        sequence.add(pulser.Pulse.ConstantPulse(200, 6.0, 1.0, 0.3), channel)
+        sequence.delay(100, channel)
+        sequence.add(pulser.Pulse.ConstantPulse(100, 4.0, 0.0, 0.0), channel)
+    return sequence
+
+
+@pytest.mark.parametrize(
+    ("channels", "figures"),
+    [
+        (("rydberg_global", "rydberg_local"), SPREADS),
+        (("raman_local",), SPREADS),
+        # Some trajectories drive one basis only, for the atom of the other one is missing.
+        (("raman_local", "rydberg_local"), SPREADS),
+        (("mw_global",), {"state_prep_error": 0.3}),
+    ],
+)
+def test_with_the_same_random_numbers_noise_is_pulser_s_own(
+    channels: tuple[str, ...], figures: dict[str, float]
+) -> None:
+    text = str(in_bases(*channels).to_abstract_repr())
+    order = Order(device="MockDevice", sequence=text, noise=Noise(**figures, dephasing_rate=0.3), seed=1)
+    ours = shots.probabilities(emulator.emulate(order))
+    hyperfine = {"hyperfine_dephasing_rate": 0.3} if "raman_local" in channels else {}
+    config = QutipConfig(
+        observables=[StateResult(evaluation_times=[1.0])],
+        noise_model=pulser.NoiseModel(**figures, dephasing_rate=0.3, **hyperfine),
+        n_trajectories=TRAJECTORIES,
+        solver="MasterEquation",
+    )
+    shared.seed(order.digest)
+    state = QutipBackendV2(pulser.Sequence.from_abstract_repr(text), config=config).run().final_state
+    one = "h" if hyperfine else "d" if "mw_global" in channels else "r"
+    own: collections.Counter[str] = collections.Counter()
+    for levels, p in state.probabilities(cutoff=0.0).items():
+        own["".join(str(int(level == one)) for level in levels)] += p
+    assert {bits: ours.get(bits, 0.0) for bits in own} == pytest.approx(own, abs=1e-5)
+
+
+def test_an_error_of_the_detuning_moves_no_channel_that_does_nothing() -> None:
+    """Nor the Raman transition, from whose lower level Pulser counts the energies of the Rydberg states."""
+    alone, beside = in_bases("rydberg_global"), in_bases("rydberg_global")
+    beside.declare_channel("raman", "raman_global")
+    beside.measure("ground-rydberg")
+    found = [
+        emulation.probabilities(emulator, str(sequence.to_abstract_repr()), detuning_error=1.5)
+        for sequence in (alone, beside)
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+
+
+def test_an_error_of_the_detuning_is_the_rydberg_transition_s_where_both_are_driven() -> None:
+    found = []
+    for raman in (20, 100):
+        register = pulser.Register({"a": (0.0, 0.0)})
+        sequence = pulser.Sequence(register, pulser.MockDevice)
+        sequence.declare_channel("rydberg", "rydberg_local", initial_target="a")
+        sequence.add(pulser.Pulse.ConstantPulse(500, emulation.RABI, 0.0, 0.0), "rydberg")
+        sequence.declare_channel("raman", "raman_local", initial_target="a")
+        # Afterwards, and hardly any of it.
+        sequence.add(pulser.Pulse.ConstantPulse(raman, 1e-6, 0.0, 0.0), "raman")
+        sequence.measure("ground-rydberg")
+        found.append(emulation.excited(emulator, str(sequence.to_abstract_repr()), detuning_error=4.0))
+    assert found == pytest.approx([emulation.rabi(emulation.RABI, 4.0, 0.5)] * 2, abs=2e-3)
 
 
 def test_detection_errors_are_exact() -> None:

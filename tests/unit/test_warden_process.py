@@ -353,9 +353,8 @@ def test_a_distribution_is_kept_for_the_next_task_with_its_sequence(physics: Emu
     kept = physics.at_once(order)
     assert kept is not None
     assert kept.distribution == found.distribution
-    checked = physics.at_once(physics.check(AFM))
-    assert checked is not None
-    assert (checked.error, checked.preparation) == ("", 0)
+    # The task that is asked about may run when it is kept no more, or by another worker.
+    assert physics.at_once(physics.check(AFM)) is None
 
 
 def test_a_check_says_how_long_it_takes_or_why_not(physics: Emulator) -> None:

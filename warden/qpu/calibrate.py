@@ -36,6 +36,9 @@ _HIGH = (BOUNDS["rabi_error"], BOUNDS["detuning_error"], 1.0, 1.0, 10.0)
 _RABI, _DETUNING = np.linspace(-0.5, 0.5, 26), np.linspace(-4, 4, 9)
 # A contrast, and a reduced chi square, with which nobody would believe a fit.
 _FLAT, _WRONG = 0.1, 4.0
+# What blurs the scans is no dephasing only, as the model has it. Beyond this, also of the rate (1/us), its frequencies
+# would be off by so much that their correction could make things worse.
+_DOUBTFUL, _BLURRED = 2.0, 0.25
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -44,6 +47,7 @@ class Fit(msgspec.Struct, frozen=True):
     values: dict[str, float]
     errors: dict[str, float]
     good: bool
+    sharp: bool
 
 
 def scans() -> Pulses:
@@ -64,9 +68,9 @@ def calibrate(survey: Survey, seed: int, distribution: Distribution = atom.distr
     takes = f", {shots / survey.shot_rate / 60:.0f} min at {survey.shot_rate:g} shots/s" if survey.shot_rate else ""
     log = [f"{len(pulses)} pulses on {ATOMS} atoms, {SHOTS} shots each: {shots} shots{takes}"]
     found = fit(pulses, _shots(distribution(pulses, true), chance), drift.ideal)
-    if not found.good:
+    if not (found.good and found.sharp):
         # What blurs the scans is aligned without them; then they may show the rest.
-        log.append("no oscillation to be seen: aligned first, then measured again")
+        log.append("no clear oscillation to be seen: aligned first, then measured again")
         true = msgspec.structs.replace(drift.ideal, rabi_error=true.rabi_error, detuning_error=true.detuning_error)
         found = fit(pulses, _shots(distribution(pulses, true), chance), drift.ideal)
     if not found.good:
@@ -117,7 +121,8 @@ def fit(pulses: Pulses, ones: np.ndarray, ideal: Noise) -> Fit:
     values = dict(zip(FITTED, map(float, best.x), strict=True))
     contrast = 1 - values["p_false_pos"] - values["p_false_neg"]
     good = contrast > _FLAT and doubt < _WRONG and values["dephasing_rate"] < _HIGH[-1] / 2
-    return Fit(values, dict(zip(FITTED, map(float, errors), strict=True)), good)
+    sharp = doubt < _DOUBTFUL and values["dephasing_rate"] - ideal.dephasing_rate < _BLURRED
+    return Fit(values, dict(zip(FITTED, map(float, errors), strict=True)), good, sharp)
 
 
 def _noise(ideal: Noise, values: np.ndarray) -> Noise:

@@ -16,6 +16,9 @@ LARGEST_MATRIX = 5
 # Samples that stand for a distribution which an emulator cannot write down.
 POOL = 16_384
 
+# By so much a step is dearer where quantum jumps may happen: norms are watched, and each jump is sought.
+_JUMPS = 2.5
+
 _MILLISECOND = 1_000
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 # Bond dimension that the bounds for matrix product states count with; what entangles more takes longer than they say.
@@ -57,8 +60,6 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """Of each amplitude: the state, what solvers keep of it ..."""
     term_memory: int
     """... and of each, for each atom, where the Hamiltonian is a matrix."""
-    jumps_memory: int
-    """Of each pair of amplitudes, where there are quantum jumps."""
     start: int
     step: int
     """The emulator's steps, in ns of the sequence, and what each takes at least."""
@@ -72,7 +73,6 @@ QUTIP = Costs(
     memory=64 * 2**20,
     amplitude_memory=1024,
     term_memory=512,
-    jumps_memory=64,
     start=500 * _MILLISECOND,
     step=1,
     step_time=30.0,
@@ -83,7 +83,6 @@ EMU_SV = Costs(
     memory=256 * 2**20,
     amplitude_memory=1024,
     term_memory=0,
-    jumps_memory=0,
     start=1000 * _MILLISECOND,
     step=10,
     step_time=15_000.0,
@@ -94,14 +93,14 @@ EMU_SV = Costs(
 
 def memory(costs: Costs, size: Size) -> int:
     """Bytes that the emulation of a state takes at most."""
-    jumps = costs.jumps_memory * size.amplitudes**2 if size.jumps else 0
-    return costs.memory + size.amplitudes * (costs.amplitude_memory + costs.term_memory * size.qubits) + jumps
+    return costs.memory + size.amplitudes * (costs.amplitude_memory + costs.term_memory * size.qubits)
 
 
 def time(costs: Costs, size: Size) -> int:
     """Microseconds that the emulation of a state takes at most."""
     steps = math.ceil(size.duration / costs.step)
     work = size.amplitudes * size.qubits * costs.amplitude_time * (1 + size.energy / costs.energy)
+    work *= _JUMPS if size.jumps else 1
     return math.ceil(size.trajectories * (costs.start + steps * (costs.step_time + work)))
 
 

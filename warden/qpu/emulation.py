@@ -24,6 +24,7 @@ from warden.qpu.physics import Specs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pulser._hamiltonian_data import NoiseTrajectory
     from pulser.sampler import SequenceSamples
 
     from warden.qpu.noise import Noise
@@ -36,9 +37,13 @@ _MEASURED_AS_ONE = {"ground-rydberg": "r", "digital": "h", "XY": "d"}
 
 
 class Trajectory(NamedTuple):
-    """The samples of a sequence with the noise of some shots, and how many of all trajectories are like it."""
+    """The samples of a sequence with the noise of some shots, what else that noise is, and their share of all shots.
+
+    `noise` has the atoms that are not there: the samples show that nothing drives them, and not that nothing feels them.
+    """
 
     samples: SequenceSamples
+    noise: NoiseTrajectory
     weight: float
 
 
@@ -211,26 +216,31 @@ def trajectories(sequence: pulser.Sequence, noise: Noise, wanted: Size) -> Itera
     systematic = bool(noise.rabi_error or noise.detuning_error)
     # Pulser then writes down each atom's samples, for the whole sequence: delays, too, have an error of the detuning.
     data.local_noises = data.local_noises or systematic
-    for _, samples, times in data.noisy_samples:
-        shifted = _shifted(samples, noise) if data.local_noises else samples
+    for lot, samples, times in data.noisy_samples:
+        shifted = _shifted(samples, noise, data.samples.used_bases) if data.local_noises else samples
         # The same samples have other quantum jumps each time.
         repeats = times if wanted.jumps else 1
         for _ in range(repeats):
-            yield Trajectory(shifted, times / repeats / wanted.trajectories)
+            yield Trajectory(shifted, lot, times / repeats / wanted.trajectories)
 
 
-def _shifted(samples: SequenceSamples, noise: Noise) -> SequenceSamples:
-    """With the errors that all shots share: amplitudes scaled, detunings moved."""
+def _shifted(samples: SequenceSamples, noise: Noise, used: set[str]) -> SequenceSamples:
+    """With the errors that all shots share: amplitudes scaled, detunings moved.
+
+    Lasers of the Raman transition differ by a radio frequency, which does not drift. Pulser counts all energies from its
+    lower level, so an error there would move the Rydberg transition too.
+    """
+    moved = {"ground-rydberg", "XY"} & used
     return dataclasses.replace(
         samples,
         samples_list=[
             dataclasses.replace(
                 channel,
                 amp=AbstractArray(_array(channel.amp) * (1 + noise.rabi_error)),
-                det=AbstractArray(_array(channel.det) + noise.detuning_error),
+                det=AbstractArray(_array(channel.det) + noise.detuning_error * (driver.basis in moved)),
                 phase=AbstractArray(_array(channel.phase)),
             )
-            for channel in samples.samples_list
+            for driver, channel in zip(samples._ch_objs.values(), samples.samples_list, strict=True)  # noqa: SLF001
         ],
     )
 

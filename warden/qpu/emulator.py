@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import dataclasses
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pulser
 import qutip
 from pulser.backend import AggregationMethod, Observable
-from pulser_simulation import QutipBackendV2, QutipConfig, QutipState
+from pulser_simulation import QutipBackendV2, QutipConfig, QutipEmulator, QutipState
+from pulser_simulation.hamiltonian import Hamiltonian
 
 from warden.qpu import costs, emulation, shots
 from warden.qpu.emulation import describe, facts, read
@@ -67,18 +69,27 @@ def emulate(order: Order) -> Distribution:
         ValueError: As `check`.
     """
     sequence, size = _checked(order.device, order.sequence, order.noise)
-    seeds = np.random.SeedSequence(emulation.seed(order.digest))
     config = QutipConfig(
         observables=[_Populations()],
         noise_model=emulation.dephasing(sequence, order.noise),
         solver="MonteCarlo" if size.jumps else "MasterEquation",
     )
+    # Whether a basis is measured in that nothing has driven is no concern of Pulser's: `measured` knows what is found.
+    ideal = dataclasses.replace(emulation.samples_of(sequence), _measurement=None)
+    emulator = QutipEmulator(
+        ideal,
+        sequence.register,
+        sequence.device,
+        evaluation_times=[ideal.max_duration / 1000],
+        noise_model=config.noise_model,
+        solver=config.solver,
+    )
+    seeds = np.random.SeedSequence(emulation.seed(order.digest))
     total: Any = 0.0
     for trajectory in emulation.trajectories(sequence, order.noise, size):
+        _take(emulator, trajectory)
         with _seeded(seeds):
-            result = QutipBackendV2.run_from_sequence_samples(
-                trajectory.samples, sequence.register, sequence.device, config=config
-            )
+            result = QutipBackendV2._run_raw(emulator, config, {})  # noqa: SLF001 - it has no door for trajectories
         eigenstates, probabilities = result.get_result("populations", 1.0)
         total += trajectory.weight * probabilities
     return shots.distribution(emulation.measured(sequence, eigenstates, total))
@@ -91,11 +102,30 @@ def _checked(device: str, text: str, noise: Noise) -> tuple[pulser.Sequence, cos
     return sequence, size
 
 
+def _take(emulator: QutipEmulator, trajectory: emulation.Trajectory) -> None:
+    """Let it emulate these samples, among the atoms that are there, on the levels of the whole sequence."""
+    data = emulator._hamiltonian_data  # noqa: SLF001 - as above
+    samples = trajectory.samples.extend_duration(data.samples.max_duration)
+    emulator._current_hamiltonian = Hamiltonian(  # noqa: SLF001
+        samples, trajectory.noise, data.basis_data, data.lindblad_data, sampling_rate=1.0
+    )
+
+
 @contextlib.contextmanager
 def _seeded(seeds: np.random.SeedSequence) -> Iterator[None]:
-    """Quantum jumps follow from the order too: Pulser lets QuTiP take them from the system's entropy."""
+    """Quantum jumps follow from the order too, and leave a state.
+
+    Pulser lets QuTiP take them from the system's entropy, and make a density matrix of their one run, whose norm takes
+    longer than all the rest.
+    """
     mcsolve = qutip.mcsolve
-    qutip.mcsolve = functools.partial(mcsolve, seeds=seeds.spawn(1)[0])
+
+    def solve(*arguments: Any, options: dict[str, Any], **others: Any) -> SimpleNamespace:
+        options = {**options, "keep_runs_results": True}
+        found = mcsolve(*arguments, options=options, seeds=seeds.spawn(1)[0], **others)
+        return SimpleNamespace(states=found.runs_states[0])
+
+    qutip.mcsolve = solve
     try:
         yield
     finally:

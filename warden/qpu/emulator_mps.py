@@ -53,7 +53,7 @@ def emulate(order: Order) -> Distribution:
     pool: collections.Counter[str] = collections.Counter()
     for trajectory in emulation.trajectories(sequence, order.noise, size):
         result = MPSBackend._run_from_sequence_data(  # noqa: SLF001 - the way from samples, as its own `run` takes it
-            pasqal.data(sequence, trajectory.samples, config), config
+            pasqal.data(sequence, trajectory, config), config
         )
         times = round(trajectory.weight * size.trajectories)
         pool.update({bits: count * times for bits, count in result.get_result("bitstrings", 1.0).items()})

@@ -69,7 +69,7 @@ def emulate(order: Order) -> Distribution:
     total: Any = 0.0
     for trajectory in emulation.trajectories(sequence, order.noise, size):
         result = SVBackend._run_from_sequence_data(  # noqa: SLF001 - the way from samples, as its own `run` takes it
-            pasqal.data(sequence, trajectory.samples, config), config
+            pasqal.data(sequence, trajectory, config), config
         )
         total += trajectory.weight * result.get_result("populations", 1.0)
     return shots.distribution(emulation.measured(sequence, ("g", "r"), total))

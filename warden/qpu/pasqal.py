@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from emu_base import PulserData, SequenceData
 from pulser._hamiltonian_data import HamiltonianData
+from pulser._hamiltonian_data.hamiltonian_data import TrajectoryWithReps
 
 if TYPE_CHECKING:
     import pulser
     from pulser.backend import EmulationConfig
-    from pulser.sampler import SequenceSamples
+
+    from warden.qpu.emulation import Trajectory
 
 # They tell of each step.
 SILENT = logging.ERROR
@@ -28,8 +30,9 @@ def accept(sequence: pulser.Sequence, emulator: str, bases: set[str]) -> None:
         raise ValueError(f"{emulator} has no channels of the basis {', '.join(sorted(others))}: qutip has them all")
 
 
-def data(sequence: pulser.Sequence, samples: SequenceSamples, config: EmulationConfig) -> SequenceData:
-    """What they make of a sequence, with these samples in place of its own."""
+def data(sequence: pulser.Sequence, trajectory: Trajectory, config: EmulationConfig) -> SequenceData:
+    """What they make of a sequence, with these samples in place of its own, among the atoms that are there."""
     made = PulserData(sequence=sequence, config=config, dt=config.dt)
-    made.hamiltonian = HamiltonianData(samples, sequence.register, sequence.device, config.noise_model, 1)
+    made.hamiltonian = HamiltonianData(trajectory.samples, sequence.register, sequence.device, config.noise_model, 1)
+    made.hamiltonian.noise_trajectories = [TrajectoryWithReps(trajectory.noise, 1)]
     return next(made.get_sequences())
