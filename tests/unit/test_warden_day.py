@@ -26,6 +26,7 @@ offset = "10min"
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_a_day_of_hourly_calibrations_goes_by_in_seconds_and_a_task_is_done_between_them(site: Site) -> None:
     shots = 24 * 2388
     # Where the machine is busy, a run may miss what it has: a third of a second.

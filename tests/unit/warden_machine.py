@@ -82,6 +82,7 @@ class Machine:
         self.told: dict[bytes, list[wire.Message]] = {}
         # Of what was told: a long life is full of other things.
         self.runs: dict[bytes, list[wire.StartRun]] = {}
+        self.checks: dict[bytes, list[wire.CheckSequence]] = {}
         self.qpus: list[Qpu] = []
         self._ids = itertools.count(1)
         self._correlations = itertools.count(1)
@@ -95,6 +96,7 @@ class Machine:
         self.core = self._new_core()
         self.told.clear()
         self.runs.clear()
+        self.checks.clear()
         self.send(Started())
         self.send(Tick())
 
@@ -123,6 +125,8 @@ class Machine:
                     self.told.setdefault(peer, []).append(body)
                     if isinstance(body, wire.StartRun):
                         self.runs.setdefault(peer, []).append(body)
+                    if isinstance(body, wire.CheckSequence):
+                        self.checks.setdefault(peer, []).append(body)
         for qpu in [qpu for qpu in self.qpus if qpu.prompt]:
             effects += qpu.check_all()
         return effects
@@ -256,7 +260,7 @@ class Qpu:
 
     @property
     def checks(self) -> list[wire.CheckSequence]:
-        return [body for body in self.heard if isinstance(body, wire.CheckSequence)]
+        return self.machine.checks.get(self.peer, [])
 
     def check(self, token: str | None = None, **said: Any) -> list[Any]:
         """Say something of the sequence that it was asked about last: that it can run it, if nothing else is said."""
