@@ -47,6 +47,8 @@ PURE = [
     "frames",
     "gauge",
     "runner",
+    "actions",
+    "examiner",
     "states",
     "qpu/timing",
     "qpu/noise",
