@@ -243,6 +243,7 @@ def whole(site: Site, number: int) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_a_window_in_the_middle_changes_nothing_in_the_order(site: Site) -> None:
     site.configure(qpu=PACED)
     site.start_broker()
@@ -258,6 +259,7 @@ def test_a_window_in_the_middle_changes_nothing_in_the_order(site: Site) -> None
     assert counts == dict(collections.Counter(found))
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_changes_nothing_in_the_order(site: Site) -> None:
     site.configure(qpu={**PACED, "longest_run": 1.5})
     site.start_broker()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from warden.client import QuantumResource
 
 pytest.importorskip("pulser_simulation")
+pytestmark = pytest.mark.long
 
 LINE = 500
 TOO_LONG = "Pulser did not finish checking it within 4 s: make it shorter"

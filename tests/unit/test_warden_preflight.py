@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from warden_site import Site
 
+pytestmark = pytest.mark.long
+
 HOUR = 3600
 # Imports first: what the interpreter is made of may lie in root's own folder.
 AS_NOBODY = f"""
