@@ -65,7 +65,7 @@ def served() -> Iterator[tuple[Site, str]]:
         site.start_broker()
         port = free_port()
         site.start_edge(port)
-        site.start_worker()
+        site.start_worker(at_once=True)
         yield site, f"http://127.0.0.1:{port}"
 
 
