@@ -20,9 +20,6 @@ class Cache:
         self._kept: collections.OrderedDict[bytes, Distribution] = collections.OrderedDict()
         self.size = 0
 
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._kept
-
     def get(self, digest: bytes) -> Distribution | None:
         found = self._kept.get(digest)
         if found is not None:
