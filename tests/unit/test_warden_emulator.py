@@ -25,6 +25,7 @@ import pulser
 from pulser.backend import StateResult
 from pulser.json.abstract_repr.deserializer import deserialize_device
 from pulser_simulation import QutipBackendV2, QutipConfig
+from pulser_simulation.hamiltonian import Hamiltonian
 
 from warden.qpu import emulator
 from warden.qpu.emulation import device as pulsers
@@ -135,6 +136,18 @@ def test_in_a_basis_that_nothing_drives_nothing_is_found() -> None:
     sequence.add(pulser.Pulse.ConstantPulse(500, emulation.RABI, 0.0, 0.0), "rydberg_global")
     sequence.measure("digital")
     assert emulate(sequence=sequence.to_abstract_repr(), device="MockDevice") == {"0": 1.0}
+
+
+@pytest.mark.parametrize("levels", [["r", "g"], ["u", "d"], ["r", "g", "h"]], ids="".join)
+def test_the_matrices_that_emulations_share_stay_pulser_s_own(levels: list[str]) -> None:
+    emulate(noise=Noise(dephasing_rate=0.1, temperature=30.0))
+    shared = Hamiltonian._get_basis_op_matrices(levels)
+    shared[0].clear()
+    states, operators = Hamiltonian._get_basis_op_matrices(levels)
+    own_states, own_operators = emulator._make_levels(levels)
+    assert states == own_states
+    assert operators == own_operators
+    assert {one.dtype for one in operators.values()} == {one.dtype for one in own_operators.values()}
 
 
 # --- what is refused ---

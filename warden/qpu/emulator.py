@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,24 @@ class _Populations(Observable):  # type: ignore[misc]
         found = state.to_qobj()
         probabilities = np.abs(found.full().ravel()) ** 2 if found.isket else np.abs(found.diag())
         return tuple(state.eigenstates), probabilities
+
+
+def _share_levels() -> None:
+    """Have the matrices of an atom's levels made once for all emulations.
+
+    Pulser asks QuTiP for them with each trajectory, and for a type of its own, which takes QuTiP 20 ms: with noise that was
+    most of an emulation.
+    """
+    make = functools.cache(lambda levels: _make_levels(list(levels)))
+
+    def shared(eigenbasis: list[str]) -> tuple[dict[str, qutip.Qobj], ...]:
+        return tuple(dict(found) for found in make(tuple(eigenbasis)))
+
+    Hamiltonian._get_basis_op_matrices = staticmethod(shared)  # noqa: SLF001 - it has no door for that
+
+
+_make_levels = Hamiltonian._get_basis_op_matrices  # noqa: SLF001
+_share_levels()
 
 
 def warm_up() -> None:
