@@ -33,7 +33,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Error = Annotated[str, msgspec.Meta(max_length=2000)]
 Log = Annotated[tuple[Line, ...], msgspec.Meta(max_length=100)]
 Figures = dict[Token, float]
-Fact = bool | int | float | Line | tuple[Line, ...]
+Fact = bool | int | float | Line | Annotated[tuple[Line, ...], msgspec.Meta(max_length=20_000)]
 _QUBITS = 100_000
 
 

@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from grid import Grid
 
 # At the end: labcluster is no part of the kit, but everything else comes from the wheel that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from grid import Grid
 
 from labcluster.cluster import Cluster
 
@@ -30,6 +31,16 @@ def lab() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def lab_grid(lab: Cluster) -> Grid:
     return Grid(lab)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a test that failed, what its cluster looked like then."""
+    report = yield
+    grid = getattr(item, "funcargs", {}).get("grid")
+    if report.when == "call" and report.failed and grid is not None:
+        report.sections.append(("the cluster", grid.picture()))
+    return report
 
 
 @pytest.fixture

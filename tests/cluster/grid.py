@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from labcluster.errors import LabError
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
@@ -129,6 +131,29 @@ class Grid:
         """The QPU as qhost shows it: `qpu_state` and so on."""
         shown = self.lab.run(MASTER, ["qhost", "-h", "node1", "-F", "qpu,qpu_state,qpu_window,qpu_qubits"]).stdout
         return dict(re.findall(r" g[a-z]:(qpu\w*)=(\S+)", shown))
+
+    def picture(self) -> str:
+        """What an admin would look at first, for whoever reads of a test that failed."""
+        looks = [
+            ["qstat", "-f", "-u", "*", "-explain", "aAcE"],
+            ["qhost", "-F", "qpu,qpu_state,qpu_window"],
+            ["warden", "status"],
+            ["warden", "sessions"],
+            ["warden", "tasks"],
+        ]
+        shown = [f"$ {' '.join(look)}\n{self._look(look)}" for look in looks]
+        return "\n".join([*shown, *(f"{what}: {tail}" for what, tail in self._tails())])
+
+    def _look(self, command: list[str]) -> str:
+        try:
+            done = self.lab.run(MASTER, command, check=False, timeout=10)
+        except LabError as error:
+            return f"{error}\n"
+        return done.stdout + done.stderr
+
+    def _tails(self) -> Iterator[tuple[str, str]]:
+        for what in ("broker", "worker"):
+            yield what, "\n".join(self.lab.log(MASTER, what).read_text().splitlines()[-30:])
 
     # --- Warden ---
 

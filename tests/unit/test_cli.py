@@ -193,6 +193,7 @@ def two_qpus(standing_site: Site, site: Site, tmp_path: Path) -> str:
     return str(both)
 
 
+@pytest.mark.long
 def test_status_shows_all_qpus_of_the_site(two_qpus: str) -> None:
     shown = call("qpu", "status", WARDEN_CONFIG=two_qpus)
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -202,12 +203,14 @@ def test_status_shows_all_qpus_of_the_site(two_qpus: str) -> None:
     assert [(one["name"], one["state"]) for one in told] == [("fresnel", "ready"), ("emu", "unknown")]
 
 
+@pytest.mark.long
 def test_one_of_several_qpus_is_named(two_qpus: str) -> None:
     assert "emu" not in call("qpu", "status", "--qpu", "fresnel", WARDEN_CONFIG=two_qpus).stdout
     refused(call("qpu", "status", "--qpu", "emu", WARDEN_CONFIG=two_qpus), "does not answer")
     refused(call("qpu", "status", "--qpu", "x", WARDEN_CONFIG=two_qpus), "no QPU is called x: there is emu, fresnel")
 
 
+@pytest.mark.long
 def test_tasks_of_several_qpus_are_not_confused(two_qpus: str) -> None:
     for command in (("tasks", "1"), ("cancel", "1"), ("tasks", "--json"), ("tasks", "--before", "9")):
         refused(call("qpu", *command, WARDEN_CONFIG=two_qpus), "say which QPU, --qpu emu or --qpu fresnel")

@@ -197,6 +197,7 @@ def verdicts(site: Site) -> dict[str, tuple[str, str]]:
     return {found.what: (found.verdict, found.seen) for found in examine(site.file)}
 
 
+@pytest.mark.long
 def test_a_host_is_looked_at_as_a_whole_and_each_trouble_is_its_own(site: Site) -> None:
     site.start_broker()
     site.start_worker()
@@ -221,6 +222,7 @@ def answer(stranger: socket.socket) -> None:
         client.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
 
+@pytest.mark.long
 def test_an_edge_that_jobs_would_not_find_or_should_not_trust_is_told(site: Site) -> None:
     port = free_port()
     site.configure(http={"listen": f"127.0.0.1:{port}"})

@@ -230,6 +230,7 @@ def broker(site: Site) -> Iterator[FakeBroker]:
         broker.close()
 
 
+@pytest.mark.long
 def test_real_warden_is_reported_through_its_life(site: Site, sensor: Sensor) -> None:
     assert sensor.report() == SILENT
     broker = site.start_broker()
@@ -282,6 +283,7 @@ def test_garbage_is_offline(sensor: Sensor, broker: FakeBroker) -> None:
     wait_until(lambda: sensor.state() == "ready", "it makes sense again")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["fails", "mute"])
 def test_what_hinders_the_renewal_of_leases_does_not_hide_the_qpu(sensor: Sensor, broker: FakeBroker, how: str) -> None:
     setattr(broker, how, (wire.Hello, wire.Renew))

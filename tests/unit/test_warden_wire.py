@@ -6,6 +6,7 @@ import tracemalloc
 from typing import Any, get_args
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -299,3 +300,13 @@ def assert_checked(frame: bytes) -> None:
             assert len(refusal.text) < 1000 + len(frame)  # noqa: PT017
         else:
             assert isinstance(message, wire.Message)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{str(n): n for n in range(51)}, {"atom_order": ("q",) * 20_001}], ids=["facts", "atoms"]
+)
+def test_a_worker_tells_no_more_of_a_result_than_a_task_may_keep(metadata: dict[str, wire.Fact]) -> None:
+    finished = wire.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5)
+    assert frames.unpack(frames.pack(finished), wire.FromWorker) == finished
+    with pytest.raises(BadRequestError):
+        frames.unpack(frames.pack(msgspec.structs.replace(finished, metadata=metadata)), wire.FromWorker)
