@@ -210,6 +210,7 @@ class Worker:
             at=order.at,
             calibration=order.calibration,
             shot_rate=self._config.qpu.shot_rate,
+            limit=order.limit,
         )
         return self._emulator.calibration(survey)
 

@@ -401,6 +401,20 @@ def test_a_calibration_has_a_process_of_its_own_and_comes_to_the_same_each_time(
     assert found[0] == found[1] == Outcome(findings=calibrate.calibrate(SURVEY, seed=0))
 
 
+@pytest.mark.long
+def test_a_calibration_s_process_emulates_its_scans_where_there_is_time(machine: Emulator) -> None:
+    pytest.importorskip("pulser_simulation")
+    emulation = machine.start(machine.calibration(replace(SURVEY, shot_rate=1.0)))
+    assert emulation.wait(60)
+    findings = emulation.outcome().findings
+    emulation.end()
+    assert findings is not None
+    assert findings.log[1] == "each shot emulated by Pulser"
+    modelled = calibrate.calibrate(SURVEY, seed=0)
+    assert findings.measured == pytest.approx(modelled.measured, abs=0.01)
+    assert findings.after == pytest.approx(modelled.after, abs=0.001)
+
+
 def test_a_calibration_that_breaks_is_a_line(machine: Emulator) -> None:
     emulation = machine.start(machine.calibration(replace(SURVEY, shot_rate=-1.0, number=-1)))
     assert emulation.wait(60)

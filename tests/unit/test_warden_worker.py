@@ -101,6 +101,17 @@ def test_it_measures_the_qpu_and_keeps_what_it_found_until_the_broker_has_it(sit
         broker.say(wire.BrokerBeat(time=NOW + SECOND))
 
 
+def test_what_has_no_time_to_be_emulated_is_not(site: Site, broker: Broker) -> None:
+    site.configure(
+        qpu={"emulator": "echo", "device": "Anything", "seed": 5, "shot_rate": 1.0}, noise=NOISE, drift=DRIFT
+    )
+    clock = begin(site, broker, FORKING).clock
+    broker.say(order(clock, limit=100 * SECOND))
+    found = broker.hear(wire.CalibrationFinished)
+    assert found.log[0].endswith("1000 shots, 17 min at 1 shots/s")
+    assert found.log[1].endswith("there is no time to emulate them")
+
+
 def test_a_device_without_physics_is_set_back_at_once(site: Site, broker: Broker) -> None:
     clock = begin(site, broker, AT_ONCE).clock
     broker.say(order(clock))

@@ -37,7 +37,8 @@ _LONGEST = 1 << 20
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What a calibration is asked to do: measure the QPU as it is `at` that time, by the broker's clock.
 
-    `number`: the id that it will have. `calibration`: the one in force. `shot_rate`: shots a second, 0 if they take no time.
+    `number`: the id that it will have. `calibration`: the one in force. `shot_rate`: shots a second of the device, whose time
+    `drift.time_scale` divides; 0 if they take none. `limit`: how long the calibration may take.
     """
 
     drift: Drift
@@ -45,6 +46,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     at: Micros
     calibration: Calibration | None
     shot_rate: float = 0.0
+    limit: Micros | None = None
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
