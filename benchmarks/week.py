@@ -1,7 +1,8 @@
 """A week of an emulated QPU in less than a minute: its noise wanders, tasks run, windows open, calibrations set it back.
 
 The real core and its store and a worker's half of the protocol, with a simulated clock; each task and each scan is sampled
-from the QPU as it is then. Prints how long the week took, and exits with 1 if that is a minute or more; draws docs/week.svg.
+from the QPU as it is then, which here is the model of one atom: Pulser's emulator would take minutes for the scans of all
+calibrations. Prints how long the week took, and exits with 1 if that is a minute or more; draws docs/week.svg.
 
     python benchmarks/week.py [--out docs/week.svg]
 """
@@ -128,7 +129,7 @@ class Device:
                         calibration=order.calibration,
                         shot_rate=TIMING.shot_rate,
                     )
-                    found = calibrate.calibrate(survey, SEED)
+                    found = calibrate.calibrate(survey, SEED, atom.excited)
                     self._do(self._runner.calibrated(order.token, found, self._clock))
 
 
