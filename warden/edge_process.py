@@ -45,7 +45,7 @@ def beside(config: Path) -> Iterator[None]:
     check_installed()
     # Whatever becomes of this process, the other end is closed with it.
     lifeline, ours = os.pipe()
-    program = "from warden.cli import main; main(prog_name='warden')"
+    program = "import sys; from warden.start import warden; sys.argv[0] = 'warden'; warden()"
     options = ["serve", "--edge-only", "--config", str(config.resolve()), "--lifeline", str(lifeline)]
     command = [sys.executable, "-P", "-c", program, *options]
     ending = threading.Event()

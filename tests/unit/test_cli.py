@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,20 @@ def test_each_command_has_its_help(command: str, name: str) -> None:
     done = call(command, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: {command} {name} ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_while_a_command_is_loaded_ends_it_quietly(command: str, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import signal\nprint('loading', flush=True)\nsignal.pause()\n")
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(tmp_path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([BIN / command, "--help"], env=environment, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"loading\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=LIMIT) == (b"", b"")
+    # A shell calls it 130.
+    assert process.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("command", COMMANDS)

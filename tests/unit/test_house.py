@@ -27,7 +27,20 @@ def test_the_house_shows_no_module_that_is_not_there() -> None:
 
 
 # What the scheduler's side may know of Warden: none of the broker's and the worker's own.
-PUBLIC = {"client", "config", "console", "keyring", "model", "munge", "report", "roster", "sections", "version", "wire"}
+PUBLIC = {
+    "client",
+    "config",
+    "console",
+    "keyring",
+    "model",
+    "munge",
+    "report",
+    "roster",
+    "sections",
+    "start",
+    "version",
+    "wire",
+}
 # Of the standard library; no socket, file, clock, process or randomness hides in these.
 HARMLESS = {
     *("__future__", "collections", "datetime", "enum", "fnmatch", "hashlib", "itertools", "math", "msgspec", "re"),

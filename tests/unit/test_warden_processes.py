@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from warden_site import AFM, SESSION, Site, free_port, wait_until
+from warden_site import AFM, SESSION, WARDEN, Site, free_port, wait_until
 
 from warden.model import NotFoundError, State, TaskCancelledError, TaskStatus, UnavailableError
 
@@ -129,6 +129,21 @@ def test_sigterm_ends_both_cleanly_and_leaves_no_process(site: Site) -> None:
         assert process.wait(20) == 0
         assert "Traceback" not in site.log_of(process)
     wait_until(lambda: all(map(gone, emulators)), "the emulator and its fork server are gone")
+
+
+def test_ctrl_c_while_the_worker_imports_its_emulator_ends_it_quietly(site: Site) -> None:
+    (site.room / "pulser.py").write_text(
+        "import os, time\nprint('importing', flush=True)\nparent = os.getppid()\n"
+        "while os.getppid() == parent:\n    time.sleep(0.01)\n"
+    )
+    command = [WARDEN, "worker", "--config", str(site.file)]
+    worker = site.start(command, env={**os.environ, "PYTHONPATH": str(site.room)}, start_new_session=True)
+    wait_until(lambda: "importing" in site.log_of(worker), "the emulator is imported")
+    emulators = children(worker)
+    os.killpg(worker.pid, signal.SIGINT)
+    assert worker.wait(20) == 130
+    wait_until(lambda: all(map(gone, emulators)), "the fork server is gone")
+    assert site.log_of(worker).split() == ["importing"]
 
 
 def test_a_client_that_waits_does_not_notice_a_broker_that_is_restarted(site: Site) -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import select
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -140,7 +143,7 @@ class Emulator:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([origin.__name__])
         # The command's own module too: each process would import it again, being the program's main module.
-        modules = (child.__name__, *(() if emulator in _INSTANT else (child.CALIBRATE,)), "warden.cli")
+        modules = (child.__name__, *(() if emulator in _INSTANT else (child.CALIBRATE,)), "warden.start")
         # A worker that was killed can clear nothing away: the process that the others are forked from does.
         folder = multiprocessing.util.get_temp_dir()
         origin.tell(origin.Origin(os.getpid(), folder, EMULATORS[emulator], modules), os.environ)
@@ -259,6 +262,7 @@ class Emulator:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
+                _start_fork_server()
                 process = self._context.Process(
                     target=child.serve, args=(theirs, self._emulator, self._memory), daemon=True
                 )
@@ -267,3 +271,14 @@ class Emulator:
                 ours.close()
                 raise
         return Emulation(process, ours)
+
+
+def _start_fork_server() -> None:
+    """See to it that it runs. A Ctrl-C at the terminal is for the worker, which ends it, and not for its imports."""
+    # It lets SIGINT through again when it has started, so it comes first.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
