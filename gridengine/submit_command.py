@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Seconds between two lines where they are not redrawn, as in a log.
 _PLAIN_EVERY = 10.0
 _SHOWN = 20
+# Grid Engine's number for what it calls "searching requested shell"; it is the same for a program of a job.
+_NO_COMMAND = "27"
 
 
 def submit(
@@ -43,6 +45,9 @@ def submit(
     template, tasks = template_of(
         command, resources=resources, name=name, output=output, queue=queue, native=native, array=array
     )
+    # The hosts on which it will run may have it: nothing is refused.
+    if not template.script and shutil.which(template.command) is None:
+        click.echo(f"{_missing(template.command)}: the job can start only where jobs find it", err=True)
     with Session() as grid:
         if tasks is None:
             jobs = [grid.submit(template)]
@@ -186,8 +191,15 @@ def _how(info: JobInfo) -> str:
     if info.exit_status is not None:
         return f"exit status {info.exit_status}"
     # Grid Engine's word for it, `27  : searching requested shell`: only its accounting has that.
-    _, _, why = info.resource_usage.get("failed", "").partition(": ")
-    return info.signal or (f"it failed in {why}" if why else "it was deleted or never ran")
+    number, _, why = info.resource_usage.get("failed", "").partition(": ")
+    if number.strip() == _NO_COMMAND:
+        return "its command was not found there, or cannot be run"
+    return info.signal or (f"it failed in {why}" if why else "it was deleted, or its command was not found there")
+
+
+def _missing(command: str) -> str:
+    where = command if "/" in command else f"{command} on your PATH"
+    return f"there is no program {one_line(where)} on this host"
 
 
 def _status(info: JobInfo) -> int:

@@ -1,10 +1,15 @@
 """What a person sees of jobs that are waited for."""
 
+import contextlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
+from gridengine import submit_command
 from gridengine.job_info import JobInfo
 from gridengine.job_script import Tasks
 from gridengine.submit_command import Line, line, template_of, told
@@ -63,7 +68,7 @@ def test_log_gets_a_line_now_and_then_and_no_control_characters() -> None:
     [
         ([info("7", 3)], "job 7 ended with exit status 3 after 1.2 s"),
         ([info("7", None, "SIGKILL")], "job 7 did not end by itself: SIGKILL"),
-        ([info("7", None)], "job 7 did not end by itself: it was deleted or never ran"),
+        ([info("7", None)], "job 7 did not end by itself: it was deleted, or its command was not found there"),
         ([info("7", 0), info("8", 0)], "2 jobs ended: 2 succeeded, 0 failed"),
     ],
 )
@@ -104,8 +109,39 @@ def test_what_a_script_asks_for_itself_is_left_to_it(tmp_path: Path, monkeypatch
     assert template_of(("scan.sh",), resources={}, array="3")[1] == Tasks(3, 3)
 
 
+def said_at_submission(*command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    class Grid(contextlib.nullcontext[Any]):
+        def __enter__(self) -> Any:
+            return SimpleNamespace(submit=lambda _: SimpleNamespace(id="7"))
+
+    monkeypatch.setattr(submit_command, "Session", Grid)
+    options: Any = {"name": None, "output": None, "queue": None, "native": "", "array": None}
+    submit_command.submit(command, resources={}, wait=False, as_json=False, **options)
+    told = capsys.readouterr()
+    assert told.out.startswith("job 7 is submitted")
+    return told.err
+
+
+def test_who_submits_a_program_that_is_not_here_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scan.sh").write_text("#$ -l h_rt=60\n")
+
+    def said(*command: str) -> str:
+        return said_at_submission(*command, monkeypatch=monkeypatch, capsys=capsys)
+
+    assert said("nosuch", "sh") == (
+        "there is no program nosuch on your PATH on this host: the job can start only where jobs find it\n"
+    )
+    assert said("./nosuch").startswith("there is no program ./nosuch on this host: ")
+    assert said("sh", "-c", "nosuch") == said("/bin/sh") == said("scan.sh") == ""
+
+
 def test_a_job_that_could_not_be_started_says_what_failed() -> None:
-    failed = {"failed": "27  : searching requested shell"}
+    failed = {"failed": "28  : changing into working directory"}
     lost = JobInfo(id="7", exit_status=None, signal="", aborted=True, wallclock=0.0, resource_usage=failed)
-    assert told([lost]) == "job 7 did not end by itself: it failed in searching requested shell"
-    assert told([info("7", None)]) == "job 7 did not end by itself: it was deleted or never ran"
+    assert told([lost]) == "job 7 did not end by itself: it failed in changing into working directory"
+    lost = msgspec.structs.replace(lost, resource_usage={"failed": "27  : searching requested shell"})
+    assert told([lost]) == "job 7 did not end by itself: its command was not found there, or cannot be run"
+    assert told([info("7", None)]) == "job 7 did not end by itself: it was deleted, or its command was not found there"
