@@ -22,6 +22,7 @@ def test_the_section_has_defaults_and_limits(tmp_path: Path) -> None:
         'queues = ["-dq"]': "gridengine.queues",
         'queues = ["all.q\\n"]': "gridengine.queues",
         'queues = ["a.q", "b.q", "a.q"]': "name each queue once",
+        "queues = []": "name at least one",
         'sensor_hosts = ["../x"]': "gridengine.sensor_hosts",
         "hook_limit = 0": "hook_limit",
         "prolog_wait = 60": "shorter than hook_limit",
