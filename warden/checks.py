@@ -37,13 +37,14 @@ _QUOTED = 1000
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Why the QPU cannot run a sequence, or what it needs before its first shot. Neither: nobody has looked at it."""
+    """Why the QPU cannot run a sequence, or what it needs before its first shot; if anybody has looked at it."""
 
     error: str = ""
     preparation: Micros = 0
+    checked: bool = True
 
 
-UNCHECKED = Verdict()
+UNCHECKED = Verdict(checked=False)
 
 # A task to be: its session and its key. The same key in the same session is the same task, also before there is one.
 _Key = tuple[str, str]

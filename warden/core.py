@@ -336,6 +336,7 @@ class Core:
             within=body.within,
             bitstrings=body.bitstrings,
             preparation=verdict.preparation,
+            checked=verdict.checked,
             now=now,
         )
         return task.public()

@@ -199,8 +199,10 @@ class Ledger:
         within: Micros | None,
         bitstrings: bool,
         preparation: Micros = 0,
+        checked: bool = True,
         now: Micros,
     ) -> Task:
+        unchecked = "" if checked else ", its sequence not checked yet: its run will tell"
         task = Task(
             id=self._next_task,
             session=session.id,
@@ -214,7 +216,7 @@ class Ledger:
             deadline=None if within is None else now + within,
             bitstrings=bitstrings,
             preparation=preparation,
-            log=(f"{clock(now)} queued: {shots} shots on {qubits} qubits",),
+            log=(f"{clock(now)} queued: {shots} shots on {qubits} qubits{unchecked}",),
         )
         self._next_task += 1
         self.keep_task(task, sequence)

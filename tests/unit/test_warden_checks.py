@@ -50,6 +50,11 @@ def tasks(machine: Machine) -> list[Task]:
     return machine.disk.tasks(uid=None, session=None, before=None, limit=1000)
 
 
+def unchecked(machine: Machine) -> set[bool]:
+    """Whether tasks say that nobody has looked at their sequences."""
+    return {"its sequence not checked yet" in machine.task(task.id).log[0] for task in tasks(machine)}
+
+
 # --- the worker's word ---
 
 
@@ -62,6 +67,7 @@ def test_a_task_is_queued_when_the_worker_has_looked_at_its_sequence() -> None:
     task = machine.answers[asked]
     assert (task.status, task.preparation) == (TaskStatus.QUEUED, 1500)
     assert [one.id for one in tasks(machine)] == [task.id]
+    assert unchecked(machine) == {False}
     assert qpu.take().task == task.id
 
 
@@ -148,6 +154,7 @@ def test_without_a_worker_a_task_is_queued_at_once() -> None:
     machine.later(7)
     assert submit(machine, session, "k") in machine.answers
     assert [task.status for task in tasks(machine)] == [TaskStatus.QUEUED]
+    assert unchecked(machine) == {True}
 
 
 def test_a_worker_that_says_nothing_is_waited_for_for_some_seconds() -> None:
@@ -165,6 +172,7 @@ def test_a_worker_that_says_nothing_is_waited_for_for_some_seconds() -> None:
     assert [check.sequence for check in qpu.checks] == [text(0), text(1)]
     machine.later(1)
     assert machine.answers[second].status is TaskStatus.QUEUED
+    assert unchecked(machine) == {True}
 
 
 def test_a_worker_that_is_lost_is_waited_for_no_longer() -> None:
@@ -181,6 +189,7 @@ def test_a_worker_that_could_not_look_says_nothing_of_the_sequence() -> None:
     asked = submit(machine, session, "k")
     qpu.check(error="no process to spare", fault="device")
     assert machine.answers[asked].status is TaskStatus.QUEUED
+    assert unchecked(machine) == {True}
     submit(machine, session, "l")
     assert len(qpu.checks) == 2
 
