@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from warden.console import Group, Length, config_option, json_option, print_json
-from warden.model import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,22 +113,20 @@ def reserve(context: click.Context, config: Path, follow: bool, pause: int, with
 @config_option
 @json_option
 @click.option("--here", "here_only", is_flag=True, help="Only this host, not the whole cluster.")
+@click.option("--verbose", "-v", is_flag=True, help="Show what was seen also where all is well.")
 @click.pass_context
-def doctor(context: click.Context, config: Path, as_json: bool, here_only: bool) -> None:
+def doctor(context: click.Context, config: Path, as_json: bool, here_only: bool, verbose: bool) -> None:
     """Look for what is wrong on this host and in the cluster, and say what to do.
 
     Exit status 1 if something is bad. Run it as root: on the broker's host, and with --here on each execution host.
     """
-    from gridengine.doctor import Verdict, by_weight, examine
+    from gridengine.doctor import Verdict, by_weight, examine, text
 
     findings = by_weight(list(examine(config, here_only=here_only)))
     if as_json:
         print_json(findings)
     else:
-        for one in findings:
-            click.echo(f"{one.verdict:8} {one.what:14} {one_line(one.seen)}")
-            if one.fix:
-                click.echo(f"{'':8} {'':14} -> {one.fix}")
+        click.echo(text(findings, verbose=verbose))
     context.exit(1 if any(one.verdict is Verdict.BAD for one in findings) else 0)
 
 

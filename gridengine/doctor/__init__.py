@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gridengine import configuration
 from gridengine import site as sites
 from gridengine.doctor import cluster, host
-from gridengine.doctor.finding import Finding, Verdict, by_weight
+from gridengine.doctor.finding import Finding, Verdict, by_weight, text
 from warden import config
 from warden.model import WardenError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Finding", "Verdict", "by_weight", "examine"]
+__all__ = ["Finding", "Verdict", "by_weight", "examine", "text"]
 
 
 def examine(path: Path, *, here_only: bool = False) -> Iterator[Finding]:

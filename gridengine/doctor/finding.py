@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import textwrap
 
 import msgspec
 
-from warden.model import SECOND
+from warden.model import SECOND, one_line
 
 # MUNGE bears five minutes; by seconds people begin to wonder about their windows.
 _CLOCK_WARNS, _CLOCK_FAILS = 2 * SECOND, 120 * SECOND
@@ -33,6 +34,26 @@ def by_weight(findings: list[Finding]) -> list[Finding]:
     """What is bad first, everything else in its order."""
     order = [Verdict.BAD, Verdict.WARNING, Verdict.OK]
     return sorted(findings, key=lambda finding: order.index(finding.verdict))
+
+
+def text(findings: list[Finding], *, verbose: bool = False) -> str:
+    """For people: each finding with its fix; of what is well only the names, unless all is wanted."""
+    told = [one for one in by_weight(findings) if verbose or one.verdict is not Verdict.OK]
+    lines = []
+    for one in told:
+        lines.append(f"{one.verdict:8} {one.what:14} {one_line(one.seen)}")
+        if one.fix:
+            lines.append(f"{'':8} {'':14} -> {one.fix}")
+    ill = {one.what for one in findings if one.verdict is not Verdict.OK}
+    well = [name for name in dict.fromkeys(one.what for one in findings) if name not in ill]
+    if not verbose and well:
+        # A line that is of no interest can be told by its first word.
+        begin = f"{Verdict.OK:8} "
+        # A name of several words stays on one line.
+        names = ", ".join(name.replace(" ", "\0") for name in well)
+        wrapped = textwrap.wrap(names, 79, initial_indent=begin, subsequent_indent=begin, break_on_hyphens=False)
+        lines += [line.replace("\0", " ") for line in wrapped]
+    return "\n".join(lines)
 
 
 def clocks(ahead: int, unsure: int, of: str = "the broker's is", than: str = "this host's") -> Finding:

@@ -12,7 +12,7 @@ from warden_site import NOBODY, free_port, wait_until
 
 from gridengine import doctor
 from gridengine.configuration import GridEngineSection
-from gridengine.doctor import Finding, Verdict, by_weight, examine, host
+from gridengine.doctor import Finding, Verdict, by_weight, examine, host, text
 from gridengine.doctor.finding import clocks
 from warden.model import SECOND
 
@@ -45,6 +45,19 @@ def test_what_is_bad_comes_first_and_everything_else_stays_in_its_order() -> Non
     ok, warning, bad = (Finding(verdict, "a", verdict) for verdict in Verdict)
     other = Finding(Verdict.BAD, "b", "")
     assert by_weight([ok, bad, warning, other]) == [bad, other, warning, ok]
+
+
+def test_what_is_well_is_only_named_and_what_is_not_is_told() -> None:
+    well = [Finding(Verdict.OK, f"check {number % 20}", "all of\nit") for number in range(40)]
+    bad = Finding(Verdict.BAD, "check 3", "no\nkey", "make one")
+    lines = text([*well, bad]).splitlines()
+    assert lines[:2] == ["bad      check 3        no key", "                        -> make one"]
+    assert all(line.startswith("ok       check ") and len(line) < 80 for line in lines[2:])
+    names = ", ".join(line.removeprefix("ok       ").rstrip(",") for line in lines[2:])
+    assert names == ", ".join(f"check {number}" for number in range(20) if number != 3)
+    assert len(lines) == 2 + 3
+    seen = text([*well, bad], verbose=True).splitlines()[2:4]
+    assert seen == [f"ok       check {number}        all of it" for number in (0, 1)]
 
 
 @pytest.fixture
