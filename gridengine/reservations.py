@@ -55,6 +55,9 @@ class Span(msgspec.Struct, frozen=True, order=True):
     def holds(self, other: Span) -> bool:
         return self.start <= other.start and other.end <= self.end
 
+    def meets(self, other: Span) -> bool:
+        return self.start <= other.end and other.start <= self.end
+
 
 class Reservation(msgspec.Struct, frozen=True):
     """An advance reservation that the cluster has."""
@@ -316,11 +319,17 @@ def _round(site: Site) -> Iterator[str]:
 
 
 def _carry_out(request: Request, wanted: Difference) -> Iterator[Step]:
-    """What goes goes first: it holds the places that the new ones need."""
+    """A new one comes first, lest an endless job starts between the two, unless what goes holds the places that it needs."""
     yield from (_step(Did.KEPT, request.qpu, one.span, one.id) for one in wanted.kept)
-    yield from _withdraw(wanted.gone, "there is no such window any more")
     yield from (_step(Did.SKIPPED, request.qpu, span, None, reason) for span, reason in wanted.skipped)
-    made = [(span, *_ask_for(request, span)) for span in wanted.new]
+    instead = [span for span in wanted.new if any(span.meets(one.span) for one in wanted.gone)]
+    yield from _ask(request, [span for span in wanted.new if span not in instead])
+    yield from _withdraw(wanted.gone, "there is no such window any more")
+    yield from _ask(request, instead)
+
+
+def _ask(request: Request, spans: Iterable[Span]) -> Iterator[Step]:
+    made = [(span, *_ask_for(request, span)) for span in spans]
     granted = {number: span for span, number, _ in made if number is not None}
     _read_back(granted)
     for span, number, refusal in made:

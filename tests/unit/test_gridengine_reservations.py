@@ -249,6 +249,7 @@ class Cell:
         self._version = version
         self.asked: list[tuple[str, ...]] = []
         self._shifted = shifted * SECOND
+        self._numbers = 0
         self._granted: dict[int, Reservation] = {}
         monkeypatch.setattr(commands, "run", self._run)
 
@@ -267,7 +268,8 @@ class Cell:
 
     def _qrsub(self, _a: str, start: str, _e: str, end: str, _n: str, name: str, *_: str) -> str:
         times = [int(dt.datetime.strptime(text + "Z", "%Y%m%d%H%M.%S%z").timestamp()) * SECOND for text in (start, end)]
-        number = len(self.asked)
+        self._numbers += 1
+        number = self._numbers
         self._granted[number] = Reservation(number, name, Span(*(time + self._shifted for time in times)))
         return f"Your advance reservation {number} has been granted\n"
 
@@ -328,6 +330,21 @@ def test_of_several_qpus_all_slots_of_the_queues_are_asked_for(monkeypatch: pyte
     [asked] = [words for words in cell.asked if words[0] == "qrsub"]
     assert asked[-5:] == ("-q", "a.q,b.q", "-pe", "qpu_window", "24")
     assert [step.did for step in reservations.reserve(two)] == [Did.KEPT]
+
+
+@pytest.mark.parametrize(("to", "order"), [(300, ["qrsub", "qrdel"]), (130, ["qrdel", "qrsub"])])
+def test_a_window_that_moves_is_reserved_before_the_old_one_is_free_unless_they_meet(
+    to: int, order: list[str], monkeypatch: pytest.MonkeyPatch, two: Site
+) -> None:
+    cell = Cell(monkeypatch)
+    calendars(monkeypatch, fresnel=(ahead(100),), emu=())
+    list(reservations.reserve(two))
+    cell.asked.clear()
+    moved = ahead(to)
+    calendars(monkeypatch, fresnel=(moved,), emu=())
+    assert {step.did for step in reservations.reserve(two)} == {Did.RESERVED, Did.WITHDRAWN}
+    assert [words[0] for words in cell.asked if words[0] in order] == order
+    assert cell.spans == [Span(moved.start, moved.end or 0)]
 
 
 def test_a_qpu_whose_warden_does_not_answer_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch, two: Site) -> None:
