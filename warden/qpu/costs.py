@@ -16,111 +16,106 @@ LARGEST_MATRIX = 5
 # Samples that stand for a distribution which an emulator cannot write down.
 POOL = 16_384
 
-# By so much a step is dearer where quantum jumps may happen: norms are watched, and each jump is sought.
-_JUMPS = 2.5
-
-_MILLISECOND = 1_000
+_MILLISECOND = 1000.0
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-# Bond dimension that the bounds for matrix product states count with; what entangles more takes longer than they say.
-_BOND = 128
-_MPS_MEMORY = 256 * 2**20
-_MPS_START = 1000 * _MILLISECOND
-_MPS_STEP = 10
-_MPS_ATOM_TIME, _MPS_BOND_TIME = 40_000.0, 20.0
-_MPS_SAMPLE = 20.0
+
+# The largest bond dimension of a matrix product state: what entangles more is cut off, and its emulation takes no longer.
+BOND = 128
+# Times of sequences are in ns, and energies in rad/us.
+_TURN = 1000.0
+# The steps of Pasqal's emulators, and the most dimensions of the Krylov space in which each is taken.
+_STEP = 10
+_KRYLOV = 100
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
     """What the costs of a sequence follow from.
 
-    `levels` of an atom; `duration` in ns; `energy`: how far apart the levels of all atoms may be, rad/us;
-    `trajectories` that are emulated; `matrix`: whether each is a density matrix; `jumps`: or one with quantum jumps.
+    `levels` of an atom; `duration` in ns; `energy`: how far apart the levels of all atoms may be, rad/us; `edges`: how often
+    light jumps; `trajectories` that are emulated; `matrix`: whether each is a density matrix; `jumps`: or how many quantum jumps
+    one may have.
     """
 
     qubits: int
     duration: int
     energy: float
+    edges: int = 0
     levels: int = 2
     trajectories: int = 1
     matrix: bool = False
-    jumps: bool = False
+    jumps: float = 0.0
 
     @property
     def amplitudes(self) -> int:
         amplitudes: int = self.levels**self.qubits
         return amplitudes**2 if self.matrix else amplitudes
 
-
-class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one emulator. Times in microseconds, memory in bytes."""
-
-    memory: int
-    """Whatever the sequence is."""
-    amplitude_memory: int
-    """Of each amplitude: the state, what solvers keep of it ..."""
-    term_memory: int
-    """... and of each, for each atom, where the Hamiltonian is a matrix."""
-    start: int
-    step: int
-    """The emulator's steps, in ns of the sequence, and what each takes at least."""
-    step_time: float
-    amplitude_time: float
-    """Of a step, for each amplitude and atom, and again for each `energy` that the sequence has."""
-    energy: float
+    @property
+    def terms(self) -> int:
+        """What is multiplied when the Hamiltonian is applied."""
+        return self.amplitudes * self.qubits * (self.levels - 1)
 
 
-QUTIP = Costs(
-    memory=64 * 2**20,
-    amplitude_memory=1024,
-    term_memory=512,
-    start=500 * _MILLISECOND,
-    step=1,
-    step_time=30.0,
-    amplitude_time=0.03,
-    energy=500.0,
-)
-EMU_SV = Costs(
-    memory=256 * 2**20,
-    amplitude_memory=1024,
-    term_memory=0,
-    start=1000 * _MILLISECOND,
-    step=10,
-    step_time=15_000.0,
-    amplitude_time=0.15,
-    energy=2000.0,
-)
+# All times are in microseconds, and memory is in bytes.
 
 
-def memory(costs: Costs, size: Size) -> int:
-    """Bytes that the emulation of a state takes at most."""
-    return costs.memory + size.amplitudes * (costs.amplitude_memory + costs.term_memory * size.qubits)
+def qutip_memory(size: Size) -> int:
+    return 64 * 2**20 + size.amplitudes * (1024 + 512 * size.qubits)
 
 
-def time(costs: Costs, size: Size) -> int:
-    """Microseconds that the emulation of a state takes at most."""
-    steps = math.ceil(size.duration / costs.step)
-    work = size.amplitudes * size.qubits * costs.amplitude_time * (1 + size.energy / costs.energy)
-    work *= _JUMPS if size.jumps else 1
-    return math.ceil(size.trajectories * (costs.start + steps * (costs.step_time + work)))
+def qutip_time(size: Size) -> int:
+    """A solver with steps of its own: the samples, the energies and each jump of the light make them shorter."""
+    # Where energies are high, it is the stability of the steps that does, and not their error.
+    turns = size.energy * size.duration / _TURN * min(10, 5 + size.energy / _TURN)
+    # Where an atom may jump, the norm is looked at in each step.
+    applied = 300 + (12 if size.jumps else 1.2) * size.duration + turns + 200 * size.edges + 50 * size.jumps
+    each = 5 + (0.012 if size.matrix else 0.006) * size.terms
+    made = (15 + 8 * size.qubits * (size.levels - 1)) * _MILLISECOND + 4 * size.terms
+    return math.ceil(200 * _MILLISECOND + size.trajectories * (made + applied * each))
+
+
+def sv_memory(size: Size) -> int:
+    return 256 * 2**20 + size.amplitudes * 1024
+
+
+def sv_time(size: Size) -> int:
+    """Steps of one length; their Krylov spaces grow with the energies."""
+    dimension = _krylov(size, 10 + (1.0 if size.matrix else 0.5) * size.energy * _STEP / _TURN)
+    each = (1.6 if size.matrix else 0.8) * _MILLISECOND + 8 * dimension + 0.008 * size.terms
+    steps = math.ceil(size.duration / _STEP) + size.jumps
+    step = 2 * _MILLISECOND + (2 if size.jumps else 1) * dimension * each
+    made = (20 + 4 * size.qubits) * _MILLISECOND
+    return math.ceil(200 * _MILLISECOND + size.trajectories * (made + steps * step))
 
 
 def mps_memory(size: Size) -> int:
-    """Bytes that the emulation of a matrix product state takes, if it entangles no more than `_BOND` says."""
     # The state's tensors, what solvers keep of two of them, and the environments on both sides of each atom.
     tensors = size.qubits * size.levels + 20 * size.levels**2 + 2 * size.qubits * (size.qubits + 2)
-    return _MPS_MEMORY + 16 * tensors * _bond(size) ** 2
+    return 256 * 2**20 + 16 * tensors * max(_bonds(size)) ** 2
 
 
 def mps_time(size: Size) -> int:
-    """Microseconds that it takes, if it entangles no more than `_BOND` says."""
-    steps = math.ceil(size.duration / _MPS_STEP)
-    work = _MPS_ATOM_TIME + _MPS_BOND_TIME * _bond(size) ** 2
-    return math.ceil(size.trajectories * (_MPS_START + steps * size.qubits * work) + POOL * size.qubits * _MPS_SAMPLE)
+    """Each step goes over all pairs of neighbours and back, each with a Krylov space of its own; then samples are drawn."""
+    dimension = min(_KRYLOV, 6 + 0.25 * size.energy * _STEP / _TURN)
+    operator = size.qubits // 2 + 3
+    # Two tensors, and one, there and back.
+    cubes = 3 * sum(bond**3 for bond in _bonds(size))
+    calls = 4 * size.qubits
+    step = calls * (4 * _MILLISECOND + dimension * 0.8 * _MILLISECOND)
+    step += cubes * (dimension * operator * 0.003 + 0.012)
+    steps = math.ceil(size.duration / _STEP) + 2 * size.jumps
+    made = (50 + 10 * size.qubits) * _MILLISECOND
+    samples = POOL * (20 + 20 * size.qubits)
+    return math.ceil(500 * _MILLISECOND + size.trajectories * (made + steps * step) + samples)
 
 
-def _bond(size: Size) -> int:
-    largest: int = size.levels ** (size.qubits // 2)
-    return min(largest, _BOND)
+def _krylov(size: Size, dimension: float) -> float:
+    return min(_KRYLOV, size.amplitudes + 1, dimension)
+
+
+def _bonds(size: Size) -> list[int]:
+    """The bond dimension between each atom and the next, at most."""
+    return [min(size.levels ** min(atom, size.qubits - atom), BOND) for atom in range(1, size.qubits)] or [1]
 
 
 def human(size: int) -> str:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 # Characters of an atom's name and of all together that are told with a result.
 _NAME, _NAMES = 64, 16_384
+# Light jumps that changes by so much within a nanosecond, rad/us; whatever it does for so many ns, a solver takes as one jump.
+_JUMP, _STRETCH = 1.0, 12
+# What is spread is in few trajectories farther out than so many standard deviations.
+_OUTERMOST = 3
 _MEASURED_AS_ONE = {"ground-rydberg": "r", "digital": "h", "XY": "d"}
 
 
@@ -156,22 +160,41 @@ def size(sequence: pulser.Sequence, noise: Noise, largest_matrix: int = LARGEST_
     qubits = len(sequence.register.qubit_ids)
     fluctuates = noise.state_prep_error > 0 or _shot_noise(sequence, noise)
     jumps = noise.dephasing_rate > 0 and qubits > largest_matrix
+    levels = max(2, len(samples.eigenbasis))
+    off = abs(noise.detuning_error) + _OUTERMOST * noise.detuning_sigma
     return Size(
         qubits=qubits,
-        levels=max(2, len(samples.eigenbasis)),
+        levels=levels,
         duration=samples.max_duration,
-        energy=_energy(sequence, samples) + qubits * abs(noise.detuning_error),
+        energy=_energy(sequence, samples) + qubits * off,
+        edges=_edges(samples),
         trajectories=TRAJECTORIES if fluctuates or jumps else 1,
         matrix=noise.dephasing_rate > 0 and not jumps,
-        jumps=jumps,
+        jumps=noise.dephasing_rate * qubits * (levels - 1) * samples.max_duration / 1000 if jumps else 0.0,
     )
+
+
+def _edges(samples: SequenceSamples) -> int:
+    """In how many stretches of the sequence the light jumps: amplitude, detuning or phase, of whatever channel."""
+    jumps: set[int] = set()
+    for channel in samples.samples_list:
+        light = _array(channel.amp) * np.exp(1j * _array(channel.phase))
+        for values in (light, _array(channel.det)):
+            # It is not there before it begins, nor after its end.
+            bends = np.abs(np.diff(np.pad(values, 1), 2))
+            jumps.update(np.flatnonzero(bends > _JUMP) // _STRETCH)
+    return len(jumps)
 
 
 def _energy(sequence: pulser.Sequence, samples: SequenceSamples) -> float:
     """How far apart the levels of all atoms may be, rad/us."""
     places = np.array([_array(place) for place in sequence.register.qubits.values()])
     squares = ((places[:, None] - places[None]) ** 2).sum(axis=2)[np.triu_indices(len(places), 1)]
-    pairs = float((sequence.device.interaction_coeff / squares**3).sum())
+    # Atoms feel each other in Rydberg states only.
+    pairs = 0.0 if samples.used_bases == {"digital"} else float((sequence.device.interaction_coeff / squares**3).sum())
+    if _in_xy(sequence):
+        # By twice its strength an exchange of two atoms' states moves their levels apart.
+        pairs += 2 * float(((sequence.device.interaction_coeff_xy or 0.0) / squares**1.5).sum())
     pulses = sum(
         np.abs(_array(channel.amp)).max(initial=0) + np.abs(_array(channel.det)).max(initial=0)
         for channel in samples.samples_list

@@ -29,7 +29,7 @@ def warm_up() -> None:
 
 
 def check(device: str, sequence: str, noise: Noise) -> int:
-    """Say in how many microseconds the sequence is emulated, if it entangles no more than costs.py says.
+    """Say in how many microseconds, at most, the sequence is emulated.
 
     Raises:
         ValueError: The device or this emulator cannot run it, or it takes too much memory.
@@ -48,6 +48,7 @@ def emulate(order: Order) -> Distribution:
     config = MPSConfig(
         observables=[BitStrings(evaluation_times=[1.0], num_shots=costs.POOL // size.trajectories)],
         noise_model=emulation.dephasing(sequence, order.noise),
+        max_bond_dim=costs.BOND,
         log_level=pasqal.SILENT,
     )
     pool: collections.Counter[str] = collections.Counter()

@@ -49,7 +49,7 @@ def check(device: str, sequence: str, noise: Noise) -> int:
     Raises:
         ValueError: The device or this emulator cannot run it, or it takes too much memory.
     """
-    return costs.time(costs.EMU_SV, _checked(device, sequence, noise)[1])
+    return costs.sv_time(_checked(device, sequence, noise)[1])
 
 
 def emulate(order: Order) -> Distribution:
@@ -79,5 +79,5 @@ def _checked(device: str, text: str, noise: Noise) -> tuple[pulser.Sequence, cos
     sequence = emulation.read(device, text)
     pasqal.accept(sequence, "emu-sv", {"ground-rydberg"})
     size = emulation.size(sequence, noise)
-    emulation.afford(costs.memory(costs.EMU_SV, size))
+    emulation.afford(costs.sv_memory(size))
     return sequence, size
