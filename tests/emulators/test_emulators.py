@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("emu_mps")
 
 import emulation
+from emu_mps.optimatrix import optimiser
 
+from warden.qpu import costs, emulator, emulator_mps, emulator_sv, shots
 from warden.qpu import emulation as shared
-from warden.qpu import emulator, emulator_mps, emulator_sv, shots
 from warden.qpu.costs import POOL
 from warden.qpu.noise import Noise
 from warden.qpu.physics import Order
@@ -73,6 +74,36 @@ def test_samples_of_matrix_product_states_are_what_qutip_finds(noise: dict[str, 
     assert emulation.distance(found, emulate(emulator, PAIR, **noise)) < emulation.bound(4, POOL) + 2e-3
     if noise:
         assert found == emulate(emulator_mps, PAIR, **noise)
+
+
+def test_what_entangles_more_than_the_bounds_count_with_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain without any bonds has no entangled pair: the atoms no longer know that they block each other."""
+    blocked = emulation.sequence((100, 3.5 * emulation.RABI, 0.0), places=[(0.0, 0.0), (5.0, 0.0)])
+    exact = emulate(emulator, blocked)
+    assert emulation.distance(emulate(emulator_mps, blocked), exact) < emulation.bound(4, POOL) + 2e-3
+    monkeypatch.setattr(costs, "BOND", 1)
+    assert emulation.distance(emulate(emulator_mps, blocked), exact) > 0.1
+
+
+def test_the_order_of_the_chain_is_sought_once_for_all_trajectories(monkeypatch: pytest.MonkeyPatch) -> None:
+    sought, seek = [], optimiser.minimize_bandwidth_impl
+
+    def counted(*arguments: Any) -> Any:
+        sought.append(arguments)
+        return seek(*arguments)
+
+    monkeypatch.setattr(optimiser, "minimize_bandwidth_impl", counted)
+    monkeypatch.setattr(shared, "TRAJECTORIES", 1)
+    place = iter([8.1, 8.2])
+
+    def seeks(**noise: float) -> int:
+        sought.clear()
+        emulate(emulator_mps, emulation.sequence((16, 1.0, 0.0), places=[(0.0, 0.0), (next(place), 0.0)]), **noise)
+        return len(sought)
+
+    once = seeks()
+    monkeypatch.setattr(shared, "TRAJECTORIES", 4)
+    assert once == seeks(amp_sigma=0.1) > 0
 
 
 @pytest.mark.parametrize("module", [emulator_sv, emulator_mps])

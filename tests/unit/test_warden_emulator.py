@@ -204,6 +204,45 @@ def test_a_check_says_how_long_an_emulation_takes_with_all_its_trajectories() ->
 # --- devices ---
 
 
+def test_noise_of_one_atom_is_estimated_at_seconds_and_not_at_half_a_minute() -> None:
+    text = emulation.sequence((1500, emulation.RABI, 0.0))
+    assert emulator.check("MockDevice", text, Noise(amp_sigma=0.05, temperature=50.0)) < 5_000_000
+
+
+def test_what_makes_the_steps_of_an_emulation_shorter_is_in_its_estimate() -> None:
+    """Each is compared with the same without it."""
+    far, near = ([(0.0, 0.0), (distance, 0.0)] for distance in (5.0, 3.0))
+    still = emulation.sequence((4800, emulation.RABI, 100.0), places=far)
+    closer = emulation.sequence((4800, emulation.RABI, 100.0), places=near)
+    jumping = emulation.sequence(*((16, emulation.RABI, 100.0 * (-1) ** i) for i in range(300)), places=far)
+    base = emulator.check("MockDevice", still, Noise())
+    for nasty in (closer, jumping):
+        assert emulator.check("MockDevice", nasty, Noise()) > 1.5 * base
+
+
+def test_atoms_that_feel_nothing_of_each_other_are_not_estimated_as_if_they_did() -> None:
+    """Between hyperfine states, however close the atoms are."""
+
+    def check(channel: str) -> int:
+        register = pulser.Register({f"q{i}": (5.0 * (i % 4), 5.0 * (i // 4)) for i in range(10)})
+        made = pulser.Sequence(register, pulser.MockDevice)
+        made.declare_channel("global", channel)
+        made.add(pulser.Pulse.ConstantPulse(1000, emulation.RABI, 0.0, 0.0), "global")
+        return emulator.check("MockDevice", made.to_abstract_repr(), Noise())
+
+    assert 5 * check("raman_global") < check("rydberg_global")
+
+
+def test_a_long_delay_between_spins_is_emulated_with_as_many_steps_as_it_takes() -> None:
+    """Pulser's own limit of QuTiP's steps follows from the samples alone, and is too low for what these spins do."""
+    register = pulser.Register({f"q{i}": (10.0 * (i % 2), 10.0 * (i // 2)) for i in range(4)})
+    made = pulser.Sequence(register, pulser.MockDevice)
+    made.declare_channel("microwaves", "mw_global")
+    made.add(pulser.Pulse.ConstantPulse(2500, emulation.RABI, 0.0, 0.0), "microwaves")
+    made.delay(2500, "microwaves")
+    assert sum(emulation.probabilities(emulator, made.to_abstract_repr()).values()) == pytest.approx(1.0)
+
+
 def test_the_device_that_is_shipped_takes_sequences() -> None:
     machine = Emulator("FresnelLike", 0)
     try:

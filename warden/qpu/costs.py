@@ -81,9 +81,9 @@ def sv_memory(size: Size) -> int:
 def sv_time(size: Size) -> int:
     """Steps of one length; their Krylov spaces grow with the energies."""
     dimension = _krylov(size, 10 + (1.0 if size.matrix else 0.5) * size.energy * _STEP / _TURN)
-    each = (1.6 if size.matrix else 0.8) * _MILLISECOND + 8 * dimension + 0.008 * size.terms
+    each = (1.5 if size.matrix else 0.7) * _MILLISECOND + 8 * dimension + 0.008 * size.terms
     steps = math.ceil(size.duration / _STEP) + size.jumps
-    step = 2 * _MILLISECOND + (2 if size.jumps else 1) * dimension * each
+    step = 1.5 * _MILLISECOND + (2 if size.jumps else 1) * dimension * each
     made = (20 + 4 * size.qubits) * _MILLISECOND
     return math.ceil(200 * _MILLISECOND + size.trajectories * (made + steps * step))
 
@@ -97,16 +97,15 @@ def mps_memory(size: Size) -> int:
 def mps_time(size: Size) -> int:
     """Each step goes over all pairs of neighbours and back, each with a Krylov space of its own; then samples are drawn."""
     dimension = min(_KRYLOV, 6 + 0.25 * size.energy * _STEP / _TURN)
-    operator = size.qubits // 2 + 3
+    calls, operator = max(1, 4 * size.qubits - 7), size.qubits // 2 + 3
     # Two tensors, and one, there and back.
     cubes = 3 * sum(bond**3 for bond in _bonds(size))
-    calls = 4 * size.qubits
-    step = calls * (4 * _MILLISECOND + dimension * 0.8 * _MILLISECOND)
-    step += cubes * (dimension * operator * 0.003 + 0.012)
-    steps = math.ceil(size.duration / _STEP) + 2 * size.jumps
-    made = (50 + 10 * size.qubits) * _MILLISECOND
-    samples = POOL * (20 + 20 * size.qubits)
-    return math.ceil(500 * _MILLISECOND + size.trajectories * (made + steps * step) + samples)
+    step = calls * (2 + 0.5 * dimension) * _MILLISECOND + cubes * (0.003 * dimension * operator + 0.012)
+    # Where an atom may jump, Krylov spaces are built the long way, and each jump is sought by going back and forth.
+    steps = (2 if size.jumps else 1) * math.ceil(size.duration / _STEP) + 10 * size.jumps
+    made = (20 + 10 * size.qubits) * _MILLISECOND
+    # The order of the atoms in the chain is sought once.
+    return math.ceil(5000 * _MILLISECOND + size.trajectories * (made + steps * step) + POOL * 20 * (1 + size.qubits))
 
 
 def _krylov(size: Size, dimension: float) -> float:

@@ -9,7 +9,7 @@ import collections
 from typing import TYPE_CHECKING
 
 import torch
-from emu_mps import MPSBackend, MPSConfig
+from emu_mps import MPSBackend, MPSConfig, optimatrix
 from pulser.backend import BitStrings
 
 from warden.qpu import costs, emulation, pasqal, shots
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from warden.qpu.physics import Distribution, Order
 
 __all__ = ["check", "describe", "emulate", "facts", "read"]
+
+
+def _share_order() -> None:
+    """Have the order of the atoms in the chain sought once for all trajectories: the search takes seconds, whatever they are."""
+    seek, found = optimatrix.minimize_bandwidth, dict[bytes, torch.Tensor]()
+
+    def shared(interactions: torch.Tensor) -> torch.Tensor:
+        key = interactions.numpy().tobytes()
+        if key not in found:
+            found[key] = seek(interactions)
+        return found[key]
+
+    optimatrix.minimize_bandwidth = shared
+
+
+_share_order()
 
 
 def warm_up() -> None:
