@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     import pulser
 
 RABI = 2 * math.pi
-ATOMS = {"qutip": (1, 2, 4, 6, 8, 10, 12, 14), "emu-sv": (1, 2, 4, 6, 8, 10, 12, 14), "emu-mps": (2, 4, 6, 8, 12, 16, 20)}
+ATOMS = {
+    "qutip": (1, 2, 4, 6, 8, 10, 12, 14),
+    "emu-sv": (1, 2, 4, 6, 8, 10, 12, 14),
+    "emu-mps": (2, 4, 6, 8, 12, 16, 20),
+}
 DURATIONS = (200, 1500, 5000)
 # From here on a ratio says something; what is shorter has the constant that all have.
 WORTH_A_RATIO = 0.3
@@ -59,7 +63,9 @@ NOISES = {
 
 def ring(atoms: int, spacing: float) -> list[tuple[float, float]]:
     radius = spacing / (2 * math.sin(math.pi / atoms)) if atoms > 1 else 0.0
-    return [(radius * math.cos(2 * math.pi * i / atoms), radius * math.sin(2 * math.pi * i / atoms)) for i in range(atoms)]
+    return [
+        (radius * math.cos(2 * math.pi * i / atoms), radius * math.sin(2 * math.pi * i / atoms)) for i in range(atoms)
+    ]
 
 
 def square(atoms: int, spacing: float) -> list[tuple[float, float]]:
@@ -271,7 +277,9 @@ def main() -> None:
                 f"{bounds[-1] / 2**20:6.0f} MiB for {found.memory / 2**20:4.0f} MiB{', BROKEN' * broken}",
                 flush=True,
             )
-    print(f"{'sequence':11} {'noise':9} {'number':>6} {'longest':>8} {'least':>6} {'most':>6}  ratio of estimate and truth, if that")
+    print(
+        f"{'sequence':11} {'noise':9} {'number':>6} {'longest':>8} {'least':>6} {'most':>6}  ratio of estimate and truth, if that"
+    )
     print(f"{'':43}      is longer than {WORTH_A_RATIO} s")
     for (kind, noise), all_ in ratios.items():
         worth = [ratio for time_, ratio in all_ if time_ > WORTH_A_RATIO]

@@ -27,6 +27,7 @@ sizes = st.builds(
     duration=st.integers(1, 100_000),
     energy=st.floats(0, 1e6),
     edges=st.integers(0, 1000),
+    exchange=st.booleans(),
     levels=st.sampled_from([2, 3]),
     trajectories=st.integers(1, 100),
     matrix=st.booleans(),
@@ -90,6 +91,23 @@ def test_trajectories_of_one_atom_take_seconds_and_not_half_a_minute(time: Calla
     """They begin once: what each takes besides is milliseconds."""
     noisy = Size(qubits=1, duration=1500, energy=26.0, trajectories=costs.TRAJECTORIES)
     assert SECOND < time(noisy) < (5 if time is costs.qutip_time else 45) * SECOND
+
+
+@pytest.mark.parametrize(
+    ("memory", "size", "measured"),
+    [
+        (costs.qutip_memory, Size(qubits=16, duration=24, energy=0.0), 152),
+        (costs.qutip_memory, Size(qubits=16, duration=16, energy=0.0, exchange=True), 608),
+        (costs.qutip_memory, Size(qubits=9, duration=100, energy=0.0, levels=3), 50),
+        (costs.qutip_memory, Size(qubits=5, duration=80, energy=0.0, levels=3, matrix=True), 60),
+        (costs.qutip_memory, Size(qubits=4, duration=100_100, energy=0.0), 145),
+        (costs.qutip_memory, Size(qubits=2, duration=400_100, energy=0.0), 230),
+        (costs.sv_memory, Size(qubits=18, duration=20, energy=0.0), 248),
+        (costs.mps_memory, Size(qubits=20, duration=30, energy=0.0), 43),
+    ],
+)
+def test_memory_is_bounded_above_what_was_measured(memory: Callable[[Size], int], size: Size, measured: int) -> None:
+    assert memory(size) > 1.3 * measured * 2**20
 
 
 def test_close_atoms_take_as_long_as_their_energies_say_however_few_they_are() -> None:

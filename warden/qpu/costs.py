@@ -31,15 +31,16 @@ _KRYLOV = 100
 class Size(msgspec.Struct, frozen=True, kw_only=True):
     """What the costs of a sequence follow from.
 
-    `levels` of an atom; `duration` in ns; `energy`: how far apart the levels of all atoms may be, rad/us; `edges`: how often
-    light jumps; `trajectories` that are emulated; `matrix`: whether each is a density matrix; `jumps`: or how many quantum jumps
-    one may have.
+    `levels` of an atom; `duration` in ns; `energy`: how far apart the levels of all atoms may be, rad/us; `edges`: how
+    often light jumps; `exchange`: whether atoms exchange their states, as in XY; `trajectories` that are emulated;
+    `matrix`: whether each is a density matrix; `jumps`: or how many quantum jumps one may have.
     """
 
     qubits: int
     duration: int
     energy: float
     edges: int = 0
+    exchange: bool = False
     levels: int = 2
     trajectories: int = 1
     matrix: bool = False
@@ -60,7 +61,10 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def qutip_memory(size: Size) -> int:
-    return 64 * 2**20 + size.amplitudes * (1024 + 512 * size.qubits)
+    # The Hamiltonian's matrix has a number for each atom and amplitude, and one for each pair that exchanges its states.
+    matrix = 64 * size.qubits**2 if size.exchange else 0
+    samples = size.duration * (1200 + 400 * size.qubits)
+    return 64 * 2**20 + size.amplitudes * (1024 + 512 * size.qubits + matrix) + samples
 
 
 def qutip_time(size: Size) -> int:
@@ -75,7 +79,7 @@ def qutip_time(size: Size) -> int:
 
 
 def sv_memory(size: Size) -> int:
-    return 256 * 2**20 + size.amplitudes * 1024
+    return 256 * 2**20 + size.amplitudes * 1024 + _samples(size)
 
 
 def sv_time(size: Size) -> int:
@@ -91,7 +95,7 @@ def sv_time(size: Size) -> int:
 def mps_memory(size: Size) -> int:
     # The state's tensors, what solvers keep of two of them, and the environments on both sides of each atom.
     tensors = size.qubits * size.levels + 20 * size.levels**2 + 2 * size.qubits * (size.qubits + 2)
-    return 256 * 2**20 + 16 * tensors * max(_bonds(size)) ** 2
+    return 256 * 2**20 + 16 * tensors * max(_bonds(size)) ** 2 + _samples(size)
 
 
 def mps_time(size: Size) -> int:
@@ -106,6 +110,10 @@ def mps_time(size: Size) -> int:
     made = (20 + 10 * size.qubits) * _MILLISECOND
     # The order of the atoms in the chain is sought once.
     return math.ceil(5000 * _MILLISECOND + size.trajectories * (made + steps * step) + POOL * 20 * (1 + size.qubits))
+
+
+def _samples(size: Size) -> int:
+    return size.duration * (400 + 200 * size.qubits)
 
 
 def _krylov(size: Size, dimension: float) -> float:

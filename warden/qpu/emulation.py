@@ -168,6 +168,7 @@ def size(sequence: pulser.Sequence, noise: Noise, largest_matrix: int = LARGEST_
         duration=samples.max_duration,
         energy=_energy(sequence, samples) + qubits * off,
         edges=_edges(samples),
+        exchange=_in_xy(sequence),
         trajectories=TRAJECTORIES if fluctuates or jumps else 1,
         matrix=noise.dephasing_rate > 0 and not jumps,
         jumps=noise.dephasing_rate * qubits * (levels - 1) * samples.max_duration / 1000 if jumps else 0.0,
