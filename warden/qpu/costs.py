@@ -73,7 +73,7 @@ def qutip_time(size: Size) -> int:
     turns = size.energy * size.duration / _TURN * min(10, 5 + size.energy / _TURN)
     # Where an atom may jump, the norm is looked at in each step.
     applied = 300 + (12 if size.jumps else 1.2) * size.duration + turns + 200 * size.edges + 50 * size.jumps
-    each = 5 + (0.012 if size.matrix else 0.006) * size.terms
+    each = 4 + 0.7 * size.qubits + (0.012 if size.matrix else 0.006) * size.terms
     made = (10 + 8 * size.qubits * (size.levels - 1)) * _MILLISECOND + 4 * size.terms
     return math.ceil(200 * _MILLISECOND + size.trajectories * (made + applied * each))
 
