@@ -253,8 +253,14 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     bounds: list[int] = []
-    # What an emulation may have is asked for by all that check, with the bound.
-    emulation.afford = bounds.append
+    afford = emulation.afford
+
+    def noted(bound: int) -> None:
+        bounds.append(bound)
+        afford(bound)
+
+    # All that check ask it, with their bound of memory.
+    emulation.afford = noted
     ratios: dict[tuple[str, str], list[tuple[float, float]]] = {}
     kept = True
     for kind, noise, duration, atoms in grid(arguments):
@@ -273,14 +279,12 @@ def main() -> None:
         kept = kept and not broken
         if arguments.each or broken:
             print(
-                f"{kind:11} {noise:9} {atoms:2} atoms {duration:4} ns: {estimate:8.2f} s for {found.time:7.2f} s, {ratio:5.1f} times; "
-                f"{bounds[-1] / 2**20:6.0f} MiB for {found.memory / 2**20:4.0f} MiB{', BROKEN' * broken}",
+                f"{kind:11} {noise:9} {atoms:2} x {duration:4} ns {estimate:7.2f} s /{found.time:6.2f} s = {ratio:4.1f} "
+                f"{bounds[-1] / 2**20:5.0f} MiB /{found.memory / 2**20:4.0f}{' BROKEN' * broken}",
                 flush=True,
             )
-    print(
-        f"{'sequence':11} {'noise':9} {'number':>6} {'longest':>8} {'least':>6} {'most':>6}  ratio of estimate and truth, if that"
-    )
-    print(f"{'':43}      is longer than {WORTH_A_RATIO} s")
+    print(f"Ratios of estimate and truth are of emulations that take longer than {WORTH_A_RATIO} s.")
+    print(f"{'sequence':11} {'noise':9} {'number':>6} {'longest':>8} {'least':>6} {'most':>6}")
     for (kind, noise), all_ in ratios.items():
         worth = [ratio for time_, ratio in all_ if time_ > WORTH_A_RATIO]
         longest = max(time_ for time_, _ in all_)
