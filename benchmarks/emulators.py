@@ -9,6 +9,7 @@ process: as Pulser's users call it, with a sequence that is there, for as many s
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import importlib
 import logging
@@ -187,12 +188,12 @@ def overhead(emulator: str, qubits: int) -> bool:
 
 
 def drawing(module: ModuleType, sequence: str) -> float:
-    """Seconds of drawing a task's shots alone."""
+    """Seconds of drawing and counting a task's shots alone."""
     found = module.emulate(Order(device="MockDevice", sequence=sequence, noise=Noise()))
     times = []
     for task in range(TURNS):
         begun = time.perf_counter()
-        shots.draw(found, Noise(), seed=0, task=task, first=0, shots=SHOTS)
+        collections.Counter(shots.draw(found, Noise(), seed=0, task=task, first=0, shots=SHOTS))
         times.append(time.perf_counter() - begun)
     return statistics.median(times)
 
