@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from warden_machine import ALICE, OPERATOR, Machine, Qpu, sequence
@@ -15,6 +16,8 @@ from warden.calibration import Calendar, Rule
 from warden.events import Reported, Tick
 from warden.model import SECOND, BadRequestError, LimitError, Task, TaskStatus
 from warden.qpu.timing import Pace, Timing
+
+pytestmark = pytest.mark.long
 
 QUBITS = 10
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.long
+
 # Slow enough that a run is on while something is killed: 4 qubits take no time, 20 shots at 10/s take 2 s.
 SLOW = {"shot_rate": 10.0, "overhead": 0.1}
 
