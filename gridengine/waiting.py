@@ -117,24 +117,6 @@ class Books:
                 found |= job_info.told_by_qacct(told.stdout)
         return found
 
-    def strange(self, numbers: Collection[str]) -> set[str]:
-        """Of jobs that qstat does not list, those that have not ended lately: no record of them is under way.
-
-        The qmaster remembers as many jobs as ended last (`finished_jobs`). As soon as one of these is accounted for, all
-        that are not accounted for have ended after it, so they are among them. Where that cannot be seen, none is strange.
-        """
-        try:
-            listed = commands.run("qstat", "-s", "z", "-u", "*", "-xml", environment=self._environment)
-            remembered = {job.partition(".")[0] for job in qstat_xml.live(listed.stdout)}
-            others = set(numbers) - remembered
-            if not others or not remembered:
-                return set()
-            commands.run("qacct", "-j", min(remembered, key=int), environment=self._environment, limit=_QACCT)
-            # Asked once more: one may have been accounted for meanwhile.
-            return others - {job.partition(".")[0] for job in self.ended(others)}
-        except commands.GridEngineError:
-            return set()
-
 
 class Waiter:
     """Waits for jobs; each is told once. `collect` asks DRMAA, and `renew` makes it hear again; both may be missing."""
@@ -165,9 +147,6 @@ class Waiter:
         self._gone: dict[str, float] = {}
         # Those that stay in the queue, in error, until somebody does something about it.
         self._broken: list[str] = []
-        # Those that neither qstat nor qacct knew at first, nor has one of them just ended.
-        self._strange: frozenset[str] = frozenset()
-        self._looked = False
         self._lost: dict[str, str] = {}
         self._running = self._ended = self._failed = 0
         # Why DRMAA did not answer, and when to ask it again; why nobody answers, and since when.
@@ -244,7 +223,7 @@ class Waiter:
             self._gone = {job: self._gone.get(job, now) for job in self._left if job not in live}
             self._broken = [job for job in self._left if "E" in live.get(job, "")]
             gone = [job for job in self._gone if self._mute or job in self._forgotten]
-            found = self._recorded(gone)
+            found = self._books.ended(dict.fromkeys(job.partition(".")[0] for job in gone))
         except commands.MissingError as error:
             # On this host DRMAA alone can be asked.
             if self._mute:
@@ -262,20 +241,11 @@ class Waiter:
                 yield from self._without_record(job, "it is an array: ask for its tasks, as JOB.TASK")
             elif job in found:
                 yield self._taken(found[job])
-            elif job in self._strange or now - self._gone[job] >= ACCOUNTING_LAG:
+            elif now - self._gone[job] >= ACCOUNTING_LAG:
                 yield from self._without_record(job, "Grid Engine has no record of it")
             else:
                 self._next_check = min(self._next_check, now + _GRACE)
         self._listen(now)
-
-    def _recorded(self, gone: list[str]) -> dict[str, JobInfo]:
-        found = self._books.ended(dict.fromkeys(job.partition(".")[0] for job in gone))
-        missing = {job: job.partition(".")[0] for job in gone if job not in found}
-        if missing and not self._looked:
-            strange = self._books.strange(set(missing.values()))
-            self._strange = frozenset(job for job, number in missing.items() if number in strange)
-        self._looked = True
-        return found
 
     def _listen(self, now: float) -> None:
         """See to it that DRMAA tells of those that are gone."""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gridengine import commands, waiting
-from gridengine.commands import GridEngineError, MissingError, Output, UnknownObjectError, UnreachableError
+from gridengine import waiting
+from gridengine.commands import GridEngineError, MissingError, UnreachableError
 from gridengine.drmaa_process import GridUnavailableError, JobLostError, WaitTimeoutError
 from gridengine.job_info import JobInfo
 from gridengine.waiting import Books, Collected, Progress, Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def info(job: str, status: int = 0) -> JobInfo:
@@ -30,7 +30,6 @@ class Site(Books):
         self.lag = lag
         self.unrecorded: set[str] = set()
         self.unknown: set[str] = set()
-        self.never: set[str] = set()
         self.doubtful: set[str] = set()
         self.deaf = False
         self.down: Exception | None = None
@@ -63,10 +62,6 @@ class Site(Books):
                 if job.partition(".")[0] == number and end + self.lag <= self.now and job not in self.unrecorded
             }
         return found
-
-    def strange(self, numbers: Collection[str]) -> set[str]:
-        self._asked("qstat -s z")
-        return self.never.intersection(numbers)
 
     def collect(self, asked: list[str]) -> Collected:
         self.collects += 1
@@ -178,54 +173,6 @@ def test_job_is_given_up_only_after_the_accounting_had_its_time() -> None:
     with pytest.raises(JobLostError, match="how job 1 ended"):
         list(site.wait())
     assert waiting.ACCOUNTING_LAG <= site.now <= waiting.ACCOUNTING_LAG + 10
-
-
-def test_job_that_there_never_was_is_given_up_at_once_and_others_have_their_time() -> None:
-    site = Site({"1": 0.0, "2": 0.0, "3": 40.0}, lag=15.0)
-    site.unknown = {"1", "2", "3"}
-    site.unrecorded = site.never = {"1"}
-    watched: list[Progress] = []
-    seen = []
-    with pytest.raises(JobLostError, match="how job 1 ended"):
-        seen.extend(job.id for job in site.wait(watch=watched))
-    assert seen == ["2", "3"]
-    assert (watched[0].ended, watched[0].unaccounted) == (1, 1)
-    assert site.count("qstat -s z") == 1
-
-
-ZOMBIE = "<job_list state='zombie'><JB_job_number>{}</JB_job_number><state>z</state></job_list>"
-
-
-@pytest.mark.parametrize(
-    ("remembered", "accounted", "strange"),
-    [
-        # 5 has ended before whatever is not accounted for, and 7 is not among those that ended after it.
-        (["5", "6"], {"5"}, {"7"}),
-        # It has just ended.
-        (["5", "6", "7"], {"5"}, set()),
-        # So many may have ended just now that 7 is not remembered any more.
-        (["5", "6"], set(), set()),
-        # The qmaster was told to remember none, or was just started.
-        ([], {"5"}, set()),
-        # It was accounted for meanwhile.
-        (["5", "6"], {"5", "7"}, set()),
-    ],
-)
-def test_job_that_may_have_just_ended_is_not_strange(
-    remembered: list[str], accounted: set[str], strange: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(command: str, *words: str, **_: object) -> Output:
-        if command == "qstat":
-            listed = "".join(map(ZOMBIE.format, remembered))
-            return Output(f"<job_info><queue_info/><job_info>{listed}</job_info></job_info>", "")
-        if words[-1] not in accounted:
-            raise UnknownObjectError(f"qacct: job id {words[-1]} not found")
-        return Output(
-            f"{'=' * 62}\njobnumber    {words[-1]}\ntaskid       undefined\nfailed       0\nexit_status  0\n", ""
-        )
-
-    monkeypatch.setattr(commands, "run", run)
-    assert Books().strange({"7"}) == strange
 
 
 def test_array_is_not_taken_for_one_of_its_tasks() -> None:
