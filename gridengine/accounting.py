@@ -346,7 +346,7 @@ def ended(found: Ended) -> str:
     """Pure: a line about a job that is over."""
     title = f"job {found.job} ({one_line(found.name)}) of {found.owner}"
     if not found.starts:
-        return f"{title} is over; Grid Engine has no record of a start: `qpu wait {found.job}` says why"
+        return f"{title} is over; Grid Engine has no record of a start: `qacct -j {found.job}` says why, as `failed`"
     when = "" if found.ended is None else f" at {found.ended}"
     how = f"exit status {found.exit_status} after {found.wallclock:.0f} s"
     if found.tasks > 1:

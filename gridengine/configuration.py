@@ -72,7 +72,9 @@ class GridEngineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         if not SECOND <= self.retry_pause <= self.retry_longest:
             raise ValueError("retry_pause: must be at least 1 s and at most retry_longest")
         if not self.queues and not self.qpu:
-            raise ValueError("queues: name at least one, or nobody can use the QPU; `qpu-admin remove` takes all away")
+            raise ValueError(
+                "queues: name at least one; to offer the QPU nowhere, `qpu-admin remove` with those that there were"
+            )
         queues = [queue for entry in self.qpu for queue in entry.queues]
         if len(set(queues)) < len(queues):
             raise ValueError("qpu: a queue offers one QPU: name it once")

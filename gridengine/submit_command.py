@@ -47,7 +47,9 @@ def submit(
     )
     # The hosts on which it will run may have it: nothing is refused.
     if not template.script and shutil.which(template.command) is None:
-        click.echo(f"{_missing(template.command)}: the job can start only where jobs find it", err=True)
+        click.echo(
+            f"{one_line(template.command)} cannot be run on this host: the job starts only where it can", err=True
+        )
     with Session() as grid:
         if tasks is None:
             jobs = [grid.submit(template)]
@@ -194,12 +196,7 @@ def _how(info: JobInfo) -> str:
     number, _, why = info.resource_usage.get("failed", "").partition(": ")
     if number.strip() == _NO_COMMAND:
         return "its command was not found there, or cannot be run"
-    return info.signal or (f"it failed in {why}" if why else "it was deleted, or its command was not found there")
-
-
-def _missing(command: str) -> str:
-    where = command if "/" in command else f"{command} on your PATH"
-    return f"there is no program {one_line(where)} on this host"
+    return info.signal or (f"it failed in {why}" if why else "it was deleted or never ran: is its command there?")
 
 
 def _status(info: JobInfo) -> int:

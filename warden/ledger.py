@@ -202,7 +202,7 @@ class Ledger:
         checked: bool = True,
         now: Micros,
     ) -> Task:
-        unchecked = "" if checked else ", its sequence not checked yet: its run will tell"
+        unchecked = "" if checked else ", not checked yet"
         task = Task(
             id=self._next_task,
             session=session.id,

@@ -12,7 +12,7 @@ def warden() -> None:
 
 def command(module: str, name: str) -> None:
     """Load a command and run it."""
-    # Who is told to ignore it, as by nohup, goes on ignoring it.
+    # Who is told to ignore it, as by & in a script, goes on ignoring it.
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

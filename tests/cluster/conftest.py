@@ -39,7 +39,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     grid = getattr(item, "funcargs", {}).get("grid")
     if report.when == "call" and report.failed and grid is not None:
-        report.sections.append(("the cluster", grid.picture()))
+        try:
+            report.sections.append(("the cluster", grid.picture()))
+        except Exception as error:  # noqa: BLE001 - the test's own failure is the news
+            report.sections.append(("the cluster", f"cannot be looked at: {error!r}"))
     return report
 
 

@@ -153,7 +153,7 @@ class Grid:
 
     def _tails(self) -> Iterator[tuple[str, str]]:
         for what in ("broker", "worker"):
-            yield what, "\n".join(self.lab.log(MASTER, what).read_text().splitlines()[-30:])
+            yield what, "\n".join(self.lab.log(MASTER, what).read_text(errors="replace").splitlines()[-30:])
 
     # --- Warden ---
 

@@ -295,7 +295,10 @@ def test_a_job_that_is_over_is_told_in_a_line() -> None:
     assert ended(array).endswith("2 tasks, the highest exit status 2 after 20 s in all")
     never = over([Record(job="7", owner="alice", name="a\x1bb", failed=25)])
     assert never is not None
-    assert ended(never) == "job 7 (a b) of alice is over; Grid Engine has no record of a start: `qpu wait 7` says why"
+    assert (
+        ended(never)
+        == "job 7 (a b) of alice is over; Grid Engine has no record of a start: `qacct -j 7` says why, as `failed`"
+    )
     assert over([]) is None
 
 

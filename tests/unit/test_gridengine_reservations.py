@@ -248,7 +248,7 @@ class Cell:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, shifted: int = 0, version: str = "SGE 8.1.9") -> None:
         self._version = version
         self.asked: list[tuple[str, ...]] = []
-        self._shifted = shifted * SECOND
+        self.shifted = shifted * SECOND
         self._numbers = 0
         self._granted: dict[int, Reservation] = {}
         monkeypatch.setattr(commands, "run", self._run)
@@ -270,7 +270,7 @@ class Cell:
         times = [int(dt.datetime.strptime(text + "Z", "%Y%m%d%H%M.%S%z").timestamp()) * SECOND for text in (start, end)]
         self._numbers += 1
         number = self._numbers
-        self._granted[number] = Reservation(number, name, Span(*(time + self._shifted for time in times)))
+        self._granted[number] = Reservation(number, name, Span(*(time + self.shifted for time in times)))
         return f"Your advance reservation {number} has been granted\n"
 
     def _qrdel(self, number: str) -> str:
@@ -366,6 +366,19 @@ def test_what_was_reserved_at_another_time_than_asked_for_is_taken_back(
 ) -> None:
     cell = Cell(monkeypatch, shifted=3600)
     calendars(monkeypatch, fresnel=(ahead(100),), emu=())
+    with pytest.raises(commands.GridEngineError, match="taken back"):
+        list(reservations.reserve(two))
+    assert cell.spans == []
+
+
+def test_what_is_no_window_any_more_goes_also_when_what_is_new_cannot_be_reserved(
+    monkeypatch: pytest.MonkeyPatch, two: Site
+) -> None:
+    cell = Cell(monkeypatch)
+    calendars(monkeypatch, fresnel=(ahead(100),), emu=())
+    list(reservations.reserve(two))
+    cell.shifted = 3600 * SECOND
+    calendars(monkeypatch, fresnel=(ahead(300),), emu=())
     with pytest.raises(commands.GridEngineError, match="taken back"):
         list(reservations.reserve(two))
     assert cell.spans == []

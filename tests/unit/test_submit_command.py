@@ -68,7 +68,7 @@ def test_log_gets_a_line_now_and_then_and_no_control_characters() -> None:
     [
         ([info("7", 3)], "job 7 ended with exit status 3 after 1.2 s"),
         ([info("7", None, "SIGKILL")], "job 7 did not end by itself: SIGKILL"),
-        ([info("7", None)], "job 7 did not end by itself: it was deleted, or its command was not found there"),
+        ([info("7", None)], "job 7 did not end by itself: it was deleted or never ran: is its command there?"),
         ([info("7", 0), info("8", 0)], "2 jobs ended: 2 succeeded, 0 failed"),
     ],
 )
@@ -131,10 +131,8 @@ def test_who_submits_a_program_that_is_not_here_is_told(
     def said(*command: str) -> str:
         return said_at_submission(*command, monkeypatch=monkeypatch, capsys=capsys)
 
-    assert said("nosuch", "sh") == (
-        "there is no program nosuch on your PATH on this host: the job can start only where jobs find it\n"
-    )
-    assert said("./nosuch").startswith("there is no program ./nosuch on this host: ")
+    assert said("nosuch", "sh") == "nosuch cannot be run on this host: the job starts only where it can\n"
+    assert said("./nosuch").startswith("./nosuch cannot be run on this host: ")
     assert said("sh", "-c", "nosuch") == said("/bin/sh") == said("scan.sh") == ""
 
 
@@ -144,4 +142,4 @@ def test_a_job_that_could_not_be_started_says_what_failed() -> None:
     assert told([lost]) == "job 7 did not end by itself: it failed in changing into working directory"
     lost = msgspec.structs.replace(lost, resource_usage={"failed": "27  : searching requested shell"})
     assert told([lost]) == "job 7 did not end by itself: its command was not found there, or cannot be run"
-    assert told([info("7", None)]) == "job 7 did not end by itself: it was deleted, or its command was not found there"
+    assert told([info("7", None)]) == "job 7 did not end by itself: it was deleted or never ran: is its command there?"

@@ -70,6 +70,13 @@ def test_spreads_are_pulsers() -> None:
     assert mean == pytest.approx(said, abs=4 * each.std() / math.sqrt(50))
 
 
+@pytest.mark.parametrize("temperature", [50.0, 100.0, 300.0])
+def test_however_hot_the_atoms_are_its_points_are_enough(temperature: float) -> None:
+    """A fiftieth of what a pulse's five hundred atoms scatter by."""
+    pulses, hot = calibrate.scans(), Noise(temperature=temperature)
+    assert distribution(pulses, hot) == pytest.approx(distribution(pulses, hot, points=41), abs=4e-4)
+
+
 def test_preparation_and_detection_are_pulsers() -> None:
     """Within 4 standard deviations of what 10,000 shots scatter: 99.99 % of all seeds."""
     np.random.seed(12)  # noqa: NPY002 - the generator that Pulser draws from

@@ -52,7 +52,7 @@ def tasks(machine: Machine) -> list[Task]:
 
 def unchecked(machine: Machine) -> set[bool]:
     """Whether tasks say that nobody has looked at their sequences."""
-    return {"its sequence not checked yet" in machine.task(task.id).log[0] for task in tasks(machine)}
+    return {"not checked yet" in machine.task(task.id).log[0] for task in tasks(machine)}
 
 
 # --- the worker's word ---

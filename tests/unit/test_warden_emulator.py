@@ -13,7 +13,7 @@ import pytest
 from warden_site import AFM
 
 from warden.model import ConfigurationError
-from warden.qpu import device, shots
+from warden.qpu import child, device, shots
 from warden.qpu.noise import Noise
 from warden.qpu.physics import Order
 from warden.qpu.process import Emulator
@@ -21,6 +21,7 @@ from warden.qpu.process import Emulator
 pytest.importorskip("pulser_simulation")
 
 import emulation
+import numpy as np
 import pulser
 from pulser.backend import StateResult
 from pulser.json.abstract_repr.deserializer import deserialize_device
@@ -201,9 +202,6 @@ def test_a_check_says_how_long_an_emulation_takes_with_all_its_trajectories() ->
     assert emulator.check("AnalogDevice", emulation.ring(12).to_abstract_repr(), Noise()) > 5 * once
 
 
-# --- devices ---
-
-
 def test_noise_of_one_atom_is_estimated_at_seconds_and_not_at_half_a_minute() -> None:
     text = emulation.sequence((1500, emulation.RABI, 0.0))
     assert emulator.check("MockDevice", text, Noise(amp_sigma=0.05, temperature=50.0)) < 5_000_000
@@ -218,6 +216,39 @@ def test_what_makes_the_steps_of_an_emulation_shorter_is_in_its_estimate() -> No
     base = emulator.check("MockDevice", still, Noise())
     for nasty in (closer, jumping):
         assert emulator.check("MockDevice", nasty, Noise()) > 1.5 * base
+
+
+def test_light_that_is_not_smooth_is_in_an_estimate_however_little_it_varies() -> None:
+    """As it is measured, or as an optimiser has made it."""
+    smooth = np.array(pulser.BlackmanWaveform(1200, 2.0).samples.as_array())
+    rough = smooth + np.random.default_rng(1).normal(0.0, 0.05, 1200)
+
+    def check(samples: np.ndarray) -> int:
+        made = pulser.Sequence(emulation.ring(10).register, pulser.MockDevice)
+        made.declare_channel("global", "rydberg_global")
+        light = pulser.CustomWaveform(samples)
+        made.add(pulser.Pulse(pulser.ConstantWaveform(1200, emulation.RABI), light, 0.0), "global")
+        return emulator.check("MockDevice", made.to_abstract_repr(), Noise())
+
+    assert check(rough) > 1.5 * check(smooth)
+
+
+def test_each_atom_that_light_goes_to_is_in_an_estimate() -> None:
+    def check(hops: int) -> int:
+        made = pulser.Sequence(emulation.ring(8).register, pulser.MockDevice)
+        made.declare_channel("local", "rydberg_local", initial_target="q0")
+        for pulse in range(64):
+            if hops:
+                made.target(f"q{pulse % 8}", "local")
+            made.add(pulser.Pulse.ConstantPulse(16, emulation.RABI, 0.0, 0.0), "local")
+        return emulator.check("MockDevice", made.to_abstract_repr(), Noise())
+
+    assert check(hops=1) > 1.5 * check(hops=0)
+
+
+def test_a_check_counts_the_time_that_it_takes_to_read_the_sequence() -> None:
+    asked = child.Check(device="AnalogDevice", sequence=AFM, noise=Noise())
+    assert child.check("qutip", asked).preparation > emulator.check("AnalogDevice", AFM, Noise())
 
 
 def test_atoms_that_feel_nothing_of_each_other_are_not_estimated_as_if_they_did() -> None:
@@ -241,6 +272,9 @@ def test_a_long_delay_between_spins_is_emulated_with_as_many_steps_as_it_takes()
     made.add(pulser.Pulse.ConstantPulse(2500, emulation.RABI, 0.0, 0.0), "microwaves")
     made.delay(2500, "microwaves")
     assert sum(emulation.probabilities(emulator, made.to_abstract_repr()).values()) == pytest.approx(1.0)
+
+
+# --- devices ---
 
 
 def test_the_device_that_is_shipped_takes_sequences() -> None:

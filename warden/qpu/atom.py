@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from warden.qpu.noise import Noise
 
 
+# Spreads of the detuning, rad/us, from which on a few points are too few for pulses of some microseconds.
+_WIDE = 0.8
+
+
 class Pulses(msgspec.Struct, frozen=True):
     """Square pulses, each on an atom of its own: rad/us, rad/us, us; one number for each."""
 
@@ -98,7 +102,7 @@ def _normal(sigma: float, points: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights of a normal distribution around 0."""
     if not sigma:
         return np.zeros(1), np.ones(1)
-    at, weights = _gauss(points)
+    at, weights = _gauss(points if sigma < _WIDE else 4 * points)
     return sigma * at, weights / weights.sum()
 
 

@@ -155,12 +155,22 @@ def died_of_time(status: int | None) -> bool:
 def _looked_at(emulator: str, request: Request) -> Outcome | None:
     """What comes of a check; for an emulation its sequence is only read, for it may not have been checked."""
     if isinstance(request, Check):
-        return answer(emulator, request)
+        return check(emulator, request)
     if isinstance(request, Order):
         # What is wrong with it is told by the emulation.
         with contextlib.suppress(Exception):
             _physics(emulator).read(request.device, request.sequence)
     return None
+
+
+def check(emulator: str, request: Check) -> Outcome:
+    """What comes of a check; its `preparation` has the time that an emulation takes to read the sequence."""
+    begun = time.process_time()
+    found = answer(emulator, request)
+    # It reads it anew, and then samples it again and again.
+    reading = 2 * math.ceil((time.process_time() - begun) * SECOND)
+    needed = min(found.preparation + reading, _FOREVER)
+    return found if found.error else msgspec.structs.replace(found, preparation=needed)
 
 
 def answer(emulator: str, request: Describe | Check | Order | Calibrate) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 # Characters of an atom's name and of all together that are told with a result.
 _NAME, _NAMES = 64, 16_384
-# Light jumps that changes by so much within a nanosecond, rad/us; whatever it does for so many ns, a solver takes as one jump.
-_JUMP, _STRETCH = 1.0, 12
+# Light is rough whose fourth differences, from one ns to the next, are so large, rad/us: a solver's steps, which follow curves
+# of a high order, are short there. Whatever it does for so many ns counts as one jump.
+_ROUGH, _STRETCH = 0.1, 12
 # What is spread is in few trajectories farther out than so many standard deviations.
 _OUTERMOST = 3
 _MEASURED_AS_ONE = {"ground-rydberg": "r", "digital": "h", "XY": "d"}
@@ -176,14 +178,17 @@ def size(sequence: pulser.Sequence, noise: Noise, largest_matrix: int = LARGEST_
 
 
 def _edges(samples: SequenceSamples) -> int:
-    """In how many stretches of the sequence the light jumps: amplitude, detuning or phase, of whatever channel."""
+    """In how many stretches of the sequence the light is rough: amplitude, detuning or phase, of whatever channel."""
     jumps: set[int] = set()
     for channel in samples.samples_list:
         light = _array(channel.amp) * np.exp(1j * _array(channel.phase))
         for values in (light, _array(channel.det)):
             # It is not there before it begins, nor after its end.
-            bends = np.abs(np.diff(np.pad(values, 1), 2))
-            jumps.update(np.flatnonzero(bends > _JUMP) // _STRETCH)
+            bends = np.abs(np.diff(np.pad(values, 2), 4))
+            jumps.update(np.flatnonzero(bends > _ROUGH) // _STRETCH)
+        # Each atom sees the light of a channel that goes from one to the next come and go.
+        hops = [slot.ti for last, slot in itertools.pairwise(channel.slots) if slot.targets != last.targets]
+        jumps.update(hop // _STRETCH for hop in hops)
     return len(jumps)
 
 
@@ -194,8 +199,8 @@ def _energy(sequence: pulser.Sequence, samples: SequenceSamples) -> float:
     # Atoms feel each other in Rydberg states only.
     pairs = 0.0 if samples.used_bases == {"digital"} else float((sequence.device.interaction_coeff / squares**3).sum())
     if _in_xy(sequence):
-        # By twice its strength an exchange of two atoms' states moves their levels apart.
-        pairs += 2 * float(((sequence.device.interaction_coeff_xy or 0.0) / squares**1.5).sum())
+        # By twice its strength an exchange of two atoms' states moves their levels apart, and along the field it is twice as strong.
+        pairs += 4 * float(((sequence.device.interaction_coeff_xy or 0.0) / squares**1.5).sum())
     pulses = sum(
         np.abs(_array(channel.amp)).max(initial=0) + np.abs(_array(channel.det)).max(initial=0)
         for channel in samples.samples_list
