@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("emu_mps")
 
 import emulation
+import torch
 from emu_mps.optimatrix import optimiser
 
-from warden.qpu import costs, emulator, emulator_mps, emulator_sv, shots
+from warden.qpu import costs, emulator, emulator_mps, emulator_sv, pasqal, shots
 from warden.qpu import emulation as shared
 from warden.qpu.costs import POOL
 from warden.qpu.noise import Noise
@@ -85,7 +86,11 @@ def test_what_entangles_more_than_the_bounds_count_with_is_cut_off(monkeypatch: 
     assert emulation.distance(emulate(emulator_mps, blocked), exact) > 0.1
 
 
-def test_the_order_of_the_chain_is_sought_once_for_all_trajectories(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("noise", [{"amp_sigma": 0.1}, {"state_prep_error": 0.5}], ids=["amplitudes", "missing atoms"])
+def test_the_order_of_the_chain_is_sought_once_for_all_trajectories(
+    noise: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three atoms, eight trajectories miss one or another; the fixed seed sees to it."""
     sought, seek = [], optimiser.minimize_bandwidth_impl
 
     def counted(*arguments: Any) -> Any:
@@ -93,17 +98,43 @@ def test_the_order_of_the_chain_is_sought_once_for_all_trajectories(monkeypatch:
         return seek(*arguments)
 
     monkeypatch.setattr(optimiser, "minimize_bandwidth_impl", counted)
-    monkeypatch.setattr(shared, "TRAJECTORIES", 1)
-    place = iter([8.1, 8.2])
+    text = emulation.sequence((16, 1.0, 0.0), places=[(0.0, 0.0), (8.0, 0.0), (4.0, 7.0)])
+    assert emulate(emulator_mps, text)
+    once = len(sought)
+    assert emulate(emulator_mps, text, **noise)
+    assert len(sought) == 2 * once > 0
 
-    def seeks(**noise: float) -> int:
-        sought.clear()
-        emulate(emulator_mps, emulation.sequence((16, 1.0, 0.0), places=[(0.0, 0.0), (next(place), 0.0)]), **noise)
-        return len(sought)
 
-    once = seeks()
-    monkeypatch.setattr(shared, "TRAJECTORIES", 4)
-    assert once == seeks(amp_sigma=0.1) > 0
+def test_samples_of_matrix_product_states_follow_from_the_order() -> None:
+    """In one process too, where the second emulation could find what the first one has drawn."""
+    text = emulation.sequence((48, emulation.RABI, 0.0), places=[(0.0, 0.0), (8.3, 0.0)])
+    assert emulate(emulator_mps, text) == emulate(emulator_mps, text)
+
+
+@pytest.mark.parametrize("module", [emulator_sv, emulator_mps])
+def test_what_is_small_is_emulated_on_one_thread(module: Any, threads: list[int]) -> None:
+    emulate(module, emulation.sequence((16, 1.0, 0.0), places=[(0.0, 0.0), (8.0, 0.0)]))
+    assert threads == [1]
+
+
+def test_what_is_large_has_as_many_threads_as_pytorch_takes(threads: list[int]) -> None:
+    pasqal.limit_threads(2**17)
+    assert threads == []
+
+
+def test_the_operator_says_how_many_threads_there_are(threads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    pasqal.limit_threads(2)
+    assert threads == []
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What PyTorch is told of its threads."""
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return told
 
 
 @pytest.mark.parametrize("module", [emulator_sv, emulator_mps])

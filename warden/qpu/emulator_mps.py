@@ -23,21 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "describe", "emulate", "facts", "read"]
 
-
-def _share_order() -> None:
-    """Have the order of the atoms in the chain sought once for all trajectories: the search takes seconds, whatever they are."""
-    seek, found = optimatrix.minimize_bandwidth, dict[bytes, torch.Tensor]()
-
-    def shared(interactions: torch.Tensor) -> torch.Tensor:
-        key = interactions.numpy().tobytes()
-        if key not in found:
-            found[key] = seek(interactions)
-        return found[key]
-
-    optimatrix.minimize_bandwidth = shared
-
-
-_share_order()
+_seek = optimatrix.minimize_bandwidth
 
 
 def warm_up() -> None:
@@ -60,6 +46,7 @@ def emulate(order: Order) -> Distribution:
         ValueError: As `check`.
     """
     sequence, size = _checked(order.device, order.sequence, order.noise)
+    pasqal.limit_threads(size.amplitudes)
     torch.manual_seed(emulation.seed(order.digest))
     config = MPSConfig(
         observables=[BitStrings(evaluation_times=[1.0], num_shots=costs.POOL // size.trajectories)],
@@ -67,6 +54,7 @@ def emulate(order: Order) -> Distribution:
         max_bond_dim=costs.BOND,
         log_level=pasqal.SILENT,
     )
+    _share_order(sequence, config)
     pool: collections.Counter[str] = collections.Counter()
     for trajectory in emulation.trajectories(sequence, order.noise, size):
         result = MPSBackend._run_from_sequence_data(  # noqa: SLF001 - the way from samples, as its own `run` takes it
@@ -75,6 +63,15 @@ def emulate(order: Order) -> Distribution:
         times = round(trajectory.weight * size.trajectories)
         pool.update({bits: count * times for bits, count in result.get_result("bitstrings", 1.0).items()})
     return shots.pool(pool.items())
+
+
+def _share_order(sequence: pulser.Sequence, config: MPSConfig) -> None:
+    """Seek the order of the atoms in the chain once for all trajectories: the search takes seconds.
+
+    It is that of the register without noise. Any order is right, whatever a trajectory misses or moves.
+    """
+    found = _seek(pasqal.interactions(sequence, config))
+    optimatrix.minimize_bandwidth = lambda _: found
 
 
 def _checked(device: str, text: str, noise: Noise) -> tuple[pulser.Sequence, costs.Size]:

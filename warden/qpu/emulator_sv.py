@@ -59,6 +59,7 @@ def emulate(order: Order) -> Distribution:
         ValueError: As `check`.
     """
     sequence, size = _checked(order.device, order.sequence, order.noise)
+    pasqal.limit_threads(size.amplitudes)
     torch.manual_seed(emulation.seed(order.digest))
     config = SVConfig(
         observables=[_Populations()],
