@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # They tell of each step.
 SILENT = logging.ERROR
 # Up to so many amplitudes two threads are no faster than one. Where others are at work they wait for each other, spinning,
-# and take up to twenty times as long.
-_WORTH_THREADS = 2**16
+# and take more than twenty times as long.
+_ONE_THREAD = 2**16
 
 
 def accept(sequence: pulser.Sequence, emulator: str, bases: set[str]) -> None:
@@ -37,7 +37,7 @@ def accept(sequence: pulser.Sequence, emulator: str, bases: set[str]) -> None:
 
 def limit_threads(amplitudes: int) -> None:
     """Have the rest of this process emulate on one thread if more are not worth it, unless the operator has said how many."""
-    if amplitudes <= _WORTH_THREADS and "OMP_NUM_THREADS" not in os.environ:
+    if amplitudes <= _ONE_THREAD and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
 
