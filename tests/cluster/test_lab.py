@@ -256,8 +256,8 @@ def test_up_may_be_interrupted_anywhere(unborn: Cluster, number: signal.Signals,
         os.killpg(up.pid, number) if number == signal.SIGINT else up.send_signal(number)
     os.close(pidfd)
     said = up.communicate(timeout=LIMIT)[0]
-    # An interpreter that is interrupted before it has come to us says so in its own way.
-    assert "Traceback" not in said or said.startswith("Could not import runpy module")
+    # An interpreter that is interrupted before it has come to our code says so in its own way.
+    assert "Traceback" not in said or "/labcluster/" not in said
 
     theirs = namespaces_of_hosts(unborn)
     done = lab_command("down", "--name", unborn.name)
