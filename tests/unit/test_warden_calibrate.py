@@ -35,6 +35,7 @@ def survey(number: int = 2, base: Noise = IDEAL, days: float = 1.0, shot_rate: f
     )
 
 
+@pytest.mark.long
 def test_fits_find_what_was_set_as_well_as_they_say() -> None:
     """In units of the errors that they tell, what they miss is normally distributed: 5 figures in each of 40 fits.
 

@@ -141,7 +141,7 @@ def test_in_a_basis_that_nothing_drives_nothing_is_found() -> None:
 
 @pytest.mark.parametrize("levels", [["r", "g"], ["u", "d"], ["r", "g", "h"]], ids="".join)
 def test_the_matrices_that_emulations_share_stay_pulser_s_own(levels: list[str]) -> None:
-    emulate(noise=Noise(dephasing_rate=0.1, temperature=30.0))
+    emulation.excited(emulator, emulation.sequence((100, emulation.RABI, 0.0)), dephasing_rate=0.1, temperature=30.0)
     shared = Hamiltonian._get_basis_op_matrices(levels)
     shared[0].clear()
     states, operators = Hamiltonian._get_basis_op_matrices(levels)

@@ -82,6 +82,7 @@ def test_a_worker_s_key_counts_from_when_it_is_there_until_it_is_taken_away(tmp_
         keyring.PublicKeys(tmp_path / "workers")
 
 
+@pytest.mark.long
 def test_the_broker_s_key_is_changed_under_clients_and_workers_that_go_on(site: Site) -> None:
     # Another host, with files of its own.
     away = site.room / "away"
@@ -107,6 +108,7 @@ def test_the_broker_s_key_is_changed_under_clients_and_workers_that_go_on(site: 
         assert client.availability().state is State.READY
 
 
+@pytest.mark.long
 def test_a_worker_whose_key_is_taken_away_is_heard_no_more(site: Site) -> None:
     site.start_broker()
     site.start_worker()
