@@ -323,11 +323,15 @@ def _carry_out(request: Request, wanted: Difference) -> Iterator[Step]:
     yield from (_step(Did.KEPT, request.qpu, one.span, one.id) for one in wanted.kept)
     yield from (_step(Did.SKIPPED, request.qpu, span, None, reason) for span, reason in wanted.skipped)
     instead = [span for span in wanted.new if any(span.meets(one.span) for one in wanted.gone)]
+    failure: commands.GridEngineError | None = None
     try:
         yield from _ask(request, [span for span in wanted.new if span not in instead])
-    finally:
-        # Whatever becomes of the new ones, nobody shall wait for what is not any more.
-        yield from _withdraw(wanted.gone, "there is no such window any more")
+    except commands.GridEngineError as error:
+        failure = error
+    # Whatever became of the new ones, nobody shall wait for what is not any more.
+    yield from _withdraw(wanted.gone, "there is no such window any more")
+    if failure is not None:
+        raise failure
     yield from _ask(request, instead)
 
 

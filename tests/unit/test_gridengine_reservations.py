@@ -384,6 +384,18 @@ def test_what_is_no_window_any_more_goes_also_when_what_is_new_cannot_be_reserve
     assert cell.spans == []
 
 
+def test_who_stops_reserving_on_the_way_leaves_what_there_was(monkeypatch: pytest.MonkeyPatch, two: Site) -> None:
+    cell = Cell(monkeypatch)
+    calendars(monkeypatch, fresnel=(ahead(100),), emu=())
+    list(reservations.reserve(two))
+    [before] = cell.spans
+    calendars(monkeypatch, fresnel=(ahead(300),), emu=())
+    steps = reservations.reserve(two)
+    next(steps)
+    steps.close()
+    assert before in cell.spans
+
+
 def test_withdrawing_takes_all_of_ours(monkeypatch: pytest.MonkeyPatch, two: Site) -> None:
     cell = Cell(monkeypatch)
     calendars(monkeypatch, fresnel=(ahead(100),), emu=(ahead(50), ahead(300)))
