@@ -22,6 +22,7 @@ from warden_site import AFM, NOBODY, SESSION, WARDEN, Site, free_port, wait_unti
 
 from warden import munge
 from warden.model import State
+from warden.qrmi_http import server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -510,6 +511,21 @@ def test_an_edge_that_cannot_serve_says_why_in_one_line(http: dict[str, str], wo
     assert told.returncode == 1
     assert words in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_who_is_told_that_it_serves_can_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    lifeline, kept = os.pipe()
+
+    def tell(text: str, *_: object) -> None:
+        if "serving" in text:
+            socket.create_connection(config.http.address).close()
+            os.close(kept)
+
+    monkeypatch.setattr(server.log, "info", tell)
+    with Site() as site:
+        config = site.configure(http={"listen": f"127.0.0.1:{free_port()}"})
+        server.serve(config, lifeline=lifeline)
+    os.close(lifeline)
 
 
 def test_an_edge_that_is_started_again_keeps_those_who_come_meanwhile() -> None:

@@ -31,6 +31,8 @@ log = logging.getLogger("warden.edge")
 
 # Connections at once; of more, the oldest makes room of whoever has most.
 CONNECTIONS = 1000
+# Connections that come faster than they can be taken.
+_BACKLOG = 1024
 # The head of a request, and what else of it is no body, has at most so many bytes; a head comes in that time, as the
 # handshake of TLS does.
 _HEAD, _HEAD_TIME = 32 * 1024, 10.0
@@ -70,14 +72,13 @@ async def _serve(config: Config, listener: socket.socket, lifeline: int | None) 
             largest=_ESCAPED * largest + _AROUND,
             is_local=config.http.is_local,
         )
-        server = _Server(_settings(config, guard), link)
+        server = _Server(_settings(config, guard), link, config.http.reachable)
         if config.http.certificate is not None:
             # Uvicorn has no setting for it.
             loop: Any = asyncio.get_running_loop()
             loop.create_server = Handshakes(loop, _HEAD_TIME).create_server
         if lifeline is not None:
             asyncio.get_running_loop().add_reader(lifeline, server.end, lifeline)
-        log.info("serving QRMI's clients at %s", config.http.reachable)
         if listener.getsockname()[1] != config.http.address[1]:
             log.warning("the socket that was given has port %d, and http.listen another", listener.getsockname()[1])
         if not config.http.is_local and config.http.certificate is None:
@@ -102,6 +103,8 @@ def _listen(config: Config) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        # Here, for two may have bound before one of them listens.
+        listener.listen(_BACKLOG)
     except OSError as error:
         raise ConfigurationError(f"cannot listen at {config.http.listen}: {error.strerror}") from None
     listener.set_inheritable(False)
@@ -122,7 +125,7 @@ def _settings(config: Config, application: Any) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        backlog=1024,
+        backlog=_BACKLOG,
         timeout_keep_alive=_IDLE_TIME,
         timeout_graceful_shutdown=5,
         ssl_certfile=config.http.certificate,
@@ -136,9 +139,14 @@ def _settings(config: Config, application: Any) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, settings: uvicorn.Config, link: Link) -> None:
+    def __init__(self, settings: uvicorn.Config, link: Link, reachable: str) -> None:
         super().__init__(settings)
-        self._link = link
+        self._link, self._reachable = link, reachable
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Not before: who reads it may come at once, and finds the address only when we listen there.
+        log.info("serving QRMI's clients at %s", self._reachable)
 
     def stop(self) -> None:
         self.should_exit = True
