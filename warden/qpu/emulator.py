@@ -14,6 +14,7 @@ import qutip
 from pulser.backend import AggregationMethod, Observable
 from pulser_simulation import QutipBackendV2, QutipConfig, QutipEmulator, QutipState
 from pulser_simulation.hamiltonian import Hamiltonian
+from pulser_simulation.simulation import HamiltonianWithReps
 
 from warden.qpu import costs, emulation, shots
 from warden.qpu.emulation import describe, facts, read
@@ -21,6 +22,8 @@ from warden.qpu.physics import Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from pulser.sampler import SequenceSamples
 
     from warden.qpu.noise import Noise
     from warden.qpu.physics import Distribution
@@ -42,6 +45,44 @@ class _Populations(Observable):  # type: ignore[misc]
         found = state.to_qobj()
         probabilities = np.abs(found.full().ravel()) ** 2 if found.isket else np.abs(found.diag())
         return tuple(state.eigenstates), probabilities
+
+
+class _Emulator(QutipEmulator):  # type: ignore[misc]
+    """Pulser's, on the levels of the whole sequence; its one Hamiltonian is that of the trajectory at hand.
+
+    Pulser makes one for the sequence that it is given, one more without any noise, which it asks for its times and shows
+    to observables, and one for each trajectory of its own: of short emulations they are a third.
+    """
+
+    def __init__(
+        self, ideal: SequenceSamples, sequence: pulser.Sequence, config: QutipConfig, first: emulation.Trajectory
+    ) -> None:
+        self._first = first
+        super().__init__(
+            ideal,
+            sequence.register,
+            sequence.device,
+            evaluation_times=[ideal.max_duration / 1000],
+            noise_model=config.noise_model,
+            solver=config.solver,
+        )
+
+    def take(self, trajectory: emulation.Trajectory) -> None:
+        """Emulate these samples, among the atoms that are there."""
+        self._current_hamiltonian = self._of(trajectory)
+
+    def _of(self, trajectory: emulation.Trajectory) -> Hamiltonian:
+        data = self._hamiltonian_data
+        samples = trajectory.samples.extend_duration(data.samples.max_duration)
+        return Hamiltonian(samples, trajectory.noise, data.basis_data, data.lindblad_data, sampling_rate=1.0)
+
+    @property
+    def _hamiltonians(self) -> Iterator[HamiltonianWithReps]:
+        yield HamiltonianWithReps(self._of(self._first), 1)
+
+    def _get_noiseless_hamiltonian(self, leakage: bool) -> Hamiltonian:
+        del leakage
+        return self._current_hamiltonian
 
 
 def _share_levels() -> None:
@@ -107,20 +148,16 @@ def emulate_each(order: Order, noises: Iterable[Noise]) -> list[Distribution]:
     )
     # Whether a basis is measured in that nothing has driven is no concern of Pulser's: `measured` knows what is found.
     ideal = dataclasses.replace(emulation.samples_of(sequence), _measurement=None)
-    emulator = QutipEmulator(
-        ideal,
-        sequence.register,
-        sequence.device,
-        evaluation_times=[ideal.max_duration / 1000],
-        noise_model=config.noise_model,
-        solver=config.solver,
-    )
+    emulator: _Emulator | None = None
     seeds = np.random.SeedSequence(emulation.seed(order.digest))
     found, options = [], {"nsteps": _STEPS}
     for noise in noises:
         total: Any = 0.0
         for trajectory in emulation.trajectories(sequence, noise, size):
-            _take(emulator, trajectory)
+            if emulator is None:
+                emulator = _Emulator(ideal, sequence, config, trajectory)
+            else:
+                emulator.take(trajectory)
             with _seeded(seeds):
                 result = QutipBackendV2._run_raw(emulator, config, options)  # noqa: SLF001 - it has no door for trajectories
             eigenstates, probabilities = result.get_result("populations", 1.0)
@@ -134,15 +171,6 @@ def _checked(device: str, text: str, noise: Noise) -> tuple[pulser.Sequence, cos
     size = emulation.size(sequence, noise)
     emulation.afford(costs.qutip_memory(size))
     return sequence, size
-
-
-def _take(emulator: QutipEmulator, trajectory: emulation.Trajectory) -> None:
-    """Let it emulate these samples, among the atoms that are there, on the levels of the whole sequence."""
-    data = emulator._hamiltonian_data  # noqa: SLF001 - as above
-    samples = trajectory.samples.extend_duration(data.samples.max_duration)
-    emulator._current_hamiltonian = Hamiltonian(  # noqa: SLF001
-        samples, trajectory.noise, data.basis_data, data.lindblad_data, sampling_rate=1.0
-    )
 
 
 @contextlib.contextmanager
