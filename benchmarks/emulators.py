@@ -166,12 +166,15 @@ def overhead(emulator: str, qubits: int) -> bool:
             sequence = ring(qubits, 20.0 + turn / 1000)
             alone.append(bare(emulator, sequence))
             whole.append(bench.run(2 + turn, sequence))
-        sequence = ring(qubits, 19.0)
-        begun = time.perf_counter()
-        first = bench.run(100, sequence)
-        for task in range(1, TASKS):
-            bench.run(100 + task, sequence)
-        all_tasks = time.perf_counter() - begun
+        same, many, first = [], [], []
+        for turn in range(TURNS):
+            sequence = ring(qubits, 19.0 + turn / 1000)
+            same.append(bare(emulator, sequence))
+            begun = time.perf_counter()
+            first.append(bench.run(100 + turn * TASKS, sequence))
+            for task in range(1, TASKS):
+                bench.run(100 + turn * TASKS + task, sequence)
+            many.append(time.perf_counter() - begun)
     usual, added = statistics.median(alone), statistics.median(w - a for w, a in zip(whole, alone, strict=True))
     print(
         f"{emulator}, {qubits} qubits: bare {usual * 1000:.1f} ms, the worker {statistics.median(whole) * 1000:.1f} ms, "
@@ -179,10 +182,11 @@ def overhead(emulator: str, qubits: int) -> bool:
     )
     # What is ours is loaded only now: it changes Pulser's emulator, to make it faster.
     sampling = drawing(importlib.import_module(EMULATORS[emulator]), sequence)
-    ratio = all_tasks / (usual + (TASKS - 1) * sampling)
+    each = statistics.median(m - f for m, f in zip(many, first, strict=True)) / (TASKS - 1)
+    ratio = statistics.median(m / (s + (TASKS - 1) * sampling) for m, s in zip(many, same, strict=True))
     print(
-        f"{TASKS} tasks of one sequence: {first * 1000:.1f} ms the first, {(all_tasks - first) / (TASKS - 1) * 1000:.2f} ms "
-        f"each other, of which {sampling * 1000:.2f} ms are its sampling: {ratio:.2f} times a bare call and the sampling"
+        f"{TASKS} tasks of one sequence: {statistics.median(first) * 1000:.1f} ms the first, {each * 1000:.2f} ms each other, "
+        f"of which {sampling * 1000:.2f} ms are its sampling: {ratio:.2f} times a bare call and the sampling"
     )
     return added <= max(OVERHEAD * usual, OVERHEAD_SECONDS) and ratio <= SAME_SEQUENCE
 

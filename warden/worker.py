@@ -220,8 +220,7 @@ class Worker:
             return
         ended, self._emulation = self._emulation, None
         self._done(self._work, self._emulator.collect(ended))
-        # It has said all: nobody waits for a process that is about to end.
-        ended.end()
+        ended.leave()
 
     def _done(self, work: wire.StartRun | wire.StartCalibration, outcome: Outcome) -> None:
         if isinstance(work, wire.StartCalibration):

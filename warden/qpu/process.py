@@ -111,10 +111,15 @@ class Emulation:
             return Outcome(error=why, fault=fault)
 
     def end(self) -> None:
-        self._process.kill()
+        """Whatever it does."""
+        self.leave()
         self._process.join(_DYING_TAKES)
         if self._process.exitcode is None:
             log.warning("the emulator's process %s was killed and does not end", self._process.pid)
+
+    def leave(self) -> None:
+        """End it without waiting for that: one that has said all gives its memory back in its own time."""
+        self._process.kill()
         self._connection.close()
 
     def _readable(self, limit: float) -> bool:

@@ -7,6 +7,7 @@ numbers are taken as they come (`random_raw`), which NumPy keeps for ever, unlik
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ _BLOCK = 4
 # Doubles have 53 bits.
 _DROPPED = 11
 _UNIT = 2.0**-53
+# Of so many bitstrings the texts are kept.
+_FEW = 2**12
 
 
 def draw(distribution: Distribution, noise: Noise, *, seed: int, task: int, first: int, shots: int) -> list[str]:
@@ -37,13 +40,16 @@ def draw(distribution: Distribution, noise: Noise, *, seed: int, task: int, firs
     found: np.ndarray = np.asarray(
         np.searchsorted(cumulated[:-1], _uniform(seed, task, "state", first, shots), side="right")
     )
-    bits = _bits(distribution, found)
-    if noise.p_false_pos or noise.p_false_neg:
+    errs = bool(noise.p_false_pos or noise.p_false_neg)
+    if not errs and len(cumulated) <= _FEW:
+        texts = _texts(distribution.qubits, distribution.bitstrings)
+        return [texts[state] for state in found.tolist()]
+    bits = _bits(distribution.qubits, distribution.bitstrings, found)
+    if errs:
         qubits = distribution.qubits
         luck = _uniform(seed, task, "detection", first * qubits, shots * qubits).reshape(bits.shape)
         bits ^= luck < np.where(bits, noise.p_false_neg, noise.p_false_pos)
-    text = (bits + ord("0")).astype(np.uint8).tobytes().decode("ascii")
-    return [text[start : start + distribution.qubits] for start in range(0, len(text), distribution.qubits)]
+    return _written(bits)
 
 
 def warm_up() -> None:
@@ -78,22 +84,37 @@ def probabilities(distribution: Distribution) -> dict[str, float]:
     import numpy as np  # noqa: PLC0415 - as above
 
     cumulated: np.ndarray = np.frombuffer(distribution.cumulated, "<f8")
-    bits = _bits(distribution, np.arange(len(cumulated)))
+    bits = _bits(distribution.qubits, distribution.bitstrings, np.arange(len(cumulated)))
     each = np.diff(cumulated, prepend=0.0)
     return {"".join(map(str, row)): float(p) for row, p in zip(bits.astype(int), each, strict=True) if p > 0}
 
 
-def _bits(distribution: Distribution, found: np.ndarray) -> np.ndarray:
+def _bits(qubits: int, packed: bytes, found: np.ndarray) -> np.ndarray:
     """Of each that was found, its bits as booleans: a row for it, a column for an atom."""
     import numpy as np  # noqa: PLC0415 - as above
 
-    qubits = distribution.qubits
-    if not distribution.bitstrings:
+    if not packed:
         digits: np.ndarray = (found[:, None] >> np.arange(qubits - 1, -1, -1)) & 1
         return digits.astype(bool)
-    packed: np.ndarray = np.frombuffer(distribution.bitstrings, np.uint8).reshape(-1, -(-qubits // 8))
-    chosen: np.ndarray = np.unpackbits(packed[found], axis=1, count=qubits).astype(bool)
+    rows: np.ndarray = np.frombuffer(packed, np.uint8).reshape(-1, -(-qubits // 8))
+    chosen: np.ndarray = np.unpackbits(rows[found], axis=1, count=qubits).astype(bool)
     return chosen
+
+
+@functools.lru_cache(maxsize=8)
+def _texts(qubits: int, packed: bytes) -> list[str]:
+    """Each bitstring that may be found. To write one down takes longer than to draw it, and there are fewer than shots."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    states = len(packed) // -(-qubits // 8) if packed else 2**qubits
+    return _written(_bits(qubits, packed, np.arange(states)))
+
+
+def _written(bits: np.ndarray) -> list[str]:
+    """The text of each row."""
+    qubits = bits.shape[1]
+    text = (bits + ord("0")).astype("u1").tobytes().decode("ascii")
+    return [text[start : start + qubits] for start in range(0, len(text), qubits)]
 
 
 def _uniform(seed: int, task: int, purpose: str, first: int, count: int) -> np.ndarray:
