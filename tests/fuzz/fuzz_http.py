@@ -561,6 +561,8 @@ class Edge:
             http={"listen": f"127.0.0.1:{free_port()}"},
             qpu={"emulator": "echo", "overhead": 0},
             limits={"sequence_bytes": 16_000},
+            # Beside those who throw, a worker may get no time for a while, and is not lost for that.
+            broker={"heartbeat": 5},
         )
         site.start_broker()
         wait_until(lambda: "serving QRMI's clients" in site.log_of(site.broker), "the edge serves")
