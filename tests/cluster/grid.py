@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 MASTER = "master"
 NODES = ("node1", "node2", "node3")
-LIMIT = 40.0
+# Nothing here takes so long, on the busiest machine.
+LIMIT = 120.0
 
 # A job that runs until `Grid.let_go`, and then ends with a status that nothing else has.
 WAITS = "until test -e $HOME/go.$JOB_ID; do sleep 0.1; done; exit 3\n"
@@ -127,6 +128,13 @@ class Grid:
     def set_hook(self, name: str, setting: str, queue: str = "all.q") -> None:
         self.lab.run(MASTER, ["qconf", "-rattr", "queue", name, setting, queue])
 
+    def calibrate(self, length: str) -> str:
+        """Have a calibration begin now; its number."""
+        said = self.lab.run(MASTER, ["warden", "calibrate", "add", "--for", length]).stdout
+        found = re.search(r"window (\d+)", said)
+        assert found is not None, said
+        return found[1]
+
     def load_values(self) -> dict[str, str]:
         """The QPU as qhost shows it: `qpu_state` and so on."""
         shown = self.lab.run(MASTER, ["qhost", "-h", "node1", "-F", "qpu,qpu_state,qpu_window,qpu_qubits"]).stdout
@@ -233,6 +241,6 @@ class Grid:
 
 _HOSTS = """
 import json, warden.client
-print(json.dumps([(one.host, one.reporter, one.interval) for one in warden.client.Client(timeout=10).hosts()]))
+print(json.dumps([(one.host, one.reporter, one.interval) for one in warden.client.Client(timeout=30).hosts()]))
 """
-_RELEASE = "import sys, warden.client; warden.client.Client(timeout=10).release(sys.argv[1])"
+_RELEASE = "import sys, warden.client; warden.client.Client(timeout=30).release(sys.argv[1])"
