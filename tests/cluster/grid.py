@@ -88,9 +88,9 @@ class Grid:
             if "jobnumber" in block
         ]
 
-    def finish(self, job: str) -> dict[str, str]:
+    def finish(self, job: str, limit: float = LIMIT) -> dict[str, str]:
         """Wait until the job has ended; its record, which must be the only one that tells of a start."""
-        self.until(f"the end of job {job}", lambda: not self.state(job))
+        self.until(f"the end of job {job}", lambda: not self.state(job), limit=limit)
         self.until(f"the record of job {job}", lambda: any(map(self._started, self.records(job))))
         done = list(filter(self._started, self.records(job)))
         assert len(done) == 1, done

@@ -199,7 +199,8 @@ def test_jobs_run_as_their_user_with_the_commands_on_their_path(bare: Cluster) -
     assert (who, host) == ("alice", "node1")
     assert path.endswith(":/usr/local/bin:/bin:/usr/bin")
     assert any("alice" in line for line in listed)
-    assert "owner        alice" in bare.run("node1", ["qacct", "-j", "1"]).stdout
+    # The record comes a moment after the job's end.
+    until(lambda: "owner        alice" in bare.run("node1", ["qacct", "-j", "1"], check=False).stdout, "it is recorded")
 
 
 def test_every_host_trusts_the_clusters_own_munge(bare: Cluster) -> None:
