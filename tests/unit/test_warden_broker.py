@@ -11,6 +11,7 @@ import zmq
 from warden_machine import sequence
 from warden_site import LIMIT
 
+from warden import broker as module
 from warden import clock, frames, keyring, wire
 from warden.broker import Broker
 from warden.clock import Clock, Reading, step
@@ -95,6 +96,27 @@ def test_before_all_else_the_core_hears_that_the_broker_has_come_up(
     with Broker(site.configure(broker=SLOW)) as broker:
         broker.serve()
     assert turns == [[Started(), Tick()]]
+
+
+def test_who_is_told_that_it_serves_can_tell_it_to_stop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def tell(text: str, *_: object) -> None:
+        told.append(text)
+        if "serving" in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def unheard(*_: object) -> None:
+        pytest.fail("it would have been killed")
+
+    monkeypatch.setattr(module.log, "info", tell)
+    before = signal.signal(signal.SIGTERM, unheard)
+    try:
+        with Broker(site.configure(broker=SLOW)) as broker:
+            broker.serve()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told[-1] == "told to stop: goodbye"
 
 
 def test_a_clock_that_is_set_is_the_first_news_of_a_turn_and_told_once(
