@@ -128,12 +128,16 @@ class Grid:
     def set_hook(self, name: str, setting: str, queue: str = "all.q") -> None:
         self.lab.run(MASTER, ["qconf", "-rattr", "queue", name, setting, queue])
 
-    def calibrate(self, length: str) -> str:
-        """Have a calibration begin now; its number."""
-        said = self.lab.run(MASTER, ["warden", "calibrate", "add", "--for", length]).stdout
-        found = re.search(r"window (\d+)", said)
-        assert found is not None, said
-        return found[1]
+    @contextlib.contextmanager
+    def calibration(self, delay: str = "0s") -> Iterator[None]:
+        """A window that is taken back: it lasts as long as what is tried in it, however busy the machine is."""
+        said = self.lab.run(MASTER, ["warden", "calibrate", "add", "--in", delay, "--for", "30min"]).stdout
+        number = re.search(r"window (\d+)", said)
+        assert number is not None, said
+        try:
+            yield
+        finally:
+            self.lab.run(MASTER, ["warden", "calibrate", "cancel", number[1]])
 
     def load_values(self) -> dict[str, str]:
         """The QPU as qhost shows it: `qpu_state` and so on."""
