@@ -99,7 +99,7 @@ def start_cell(cluster: Hosts) -> None:
     _configure(cluster, nodes)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda node: start_execd(cluster, node), nodes))
-    cluster.wait_until("the execution hosts to report", lambda: _all_report(cluster, nodes), limit=60)
+    cluster.wait_until("the execution hosts to report", lambda: _all_report(cluster, nodes), limit=180)
 
 
 def start_execd(cluster: Hosts, node: str) -> None:
@@ -114,7 +114,7 @@ def start_execd(cluster: Hosts, node: str) -> None:
             cluster.wait_until(
                 f"the execution daemon on {node}",
                 lambda: cluster.is_process(node, _execd_pid(node)),
-                limit=15,
+                limit=15 if again else 90,
                 log=cluster.log(node, "execd"),
             )
         except StepError:
@@ -150,7 +150,7 @@ def _start_qmaster(cluster: Hosts) -> None:
     cluster.wait_until(
         "the qmaster",
         lambda: cluster.run(MASTER, ["qconf", "-sh"], check=False).returncode == 0,
-        limit=60,
+        limit=180,
         log=cluster.log(MASTER, "qmaster"),
     )
 

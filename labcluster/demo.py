@@ -113,7 +113,8 @@ class _Demo:
         self._run("qstat", "-u", "*")
         self._until("bob's task runs on the QPU", lambda: self._runs_for(jobs[1]))
         self._tell("A window in the middle of a task: it gives way at a shot boundary, and goes on afterwards.")
-        self._run("warden", "calibrate", "add", "--in", "1s", "--for", "3s")
+        # At once: it has five seconds, of which some are gone.
+        self._run("warden", "calibrate", "add", "--for", "3s")
 
     def _results(self, jobs: Sequence[str]) -> None:
         self._until("all three jobs have ended", lambda: not self._live())
@@ -134,9 +135,9 @@ class _Demo:
         self._run("warden", "sessions")
         self._run("qdel", long, user="alice")
         deleted = time.monotonic()
-        self._until("the QPU is free of it", lambda: not any(s["job"] == long for s in self._sessions()), limit=15)
+        self._until("the QPU is free of it", lambda: not any(s["job"] == long for s in self._sessions()))
         self._tell(f"The QPU was free again after {time.monotonic() - deleted:.1f} s; the job behind it has it next.")
-        self._until("the job behind it has ended", lambda: not self._live(), limit=30)
+        self._until("the job behind it has ended", lambda: not self._live())
         self._check(
             "40 shots" in self._quiet("cat", f"behind.o{behind}", user="bob"), "the job behind it got its shots"
         )
@@ -177,7 +178,7 @@ class _Demo:
         if not happened:
             raise DemoError(f"this did not happen: {what}")
 
-    def _until(self, what: str, condition: Callable[[], bool], limit: float = 60) -> None:
+    def _until(self, what: str, condition: Callable[[], bool], limit: float = 120) -> None:
         self._cluster.wait_until(what, condition, limit=limit, log=self._cluster.log(MASTER, "broker"))
 
     def _qhost(self) -> str:

@@ -125,7 +125,7 @@ class Hosts(Layout):
         return self.is_process(host, f"/run/lab/{name}.pid")
 
     def end_process(self, host: str, pid_file: str, number: signal.Signals = signal.SIGTERM) -> None:
-        self.run(host, ["sh", "-c", _STOP, "sh", pid_file, number.name.removeprefix("SIG")], timeout=30)
+        self.run(host, ["sh", "-c", _STOP, "sh", pid_file, number.name.removeprefix("SIG")], timeout=90)
 
     def is_process(self, host: str, pid_file: str) -> bool:
         return self.run(host, ["sh", "-c", _LIVES, "sh", pid_file], check=False).returncode == 0

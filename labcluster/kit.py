@@ -77,13 +77,13 @@ def start(cluster: Hosts, shot_rate: float, say: Callable[[str], None]) -> None:
     cluster.run(MASTER, ["warden", "keys", "--config", CONFIG], user=BROKER_USER)
     start_broker(cluster)
     start_worker(cluster)
-    cluster.wait_until("Warden and the QPU", lambda: is_ready(cluster), limit=60, log=cluster.log(MASTER, "worker"))
+    cluster.wait_until("Warden and the QPU", lambda: is_ready(cluster), limit=180, log=cluster.log(MASTER, "worker"))
     cluster.run(MASTER, ["qpu-admin", "apply"], log="apply")
     # A newly configured load sensor starts with its execution daemon only.
     nodes = [host for host in cluster.hosts if host != MASTER]
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda node: _restart_execd(cluster, node), nodes))
-    cluster.wait_until("Grid Engine to see the QPU", lambda: _is_seen(cluster), limit=60)
+    cluster.wait_until("Grid Engine to see the QPU", lambda: _is_seen(cluster), limit=180)
 
 
 def start_broker(cluster: Hosts) -> None:

@@ -126,9 +126,10 @@ class Broker:
         # A connection is a descriptor.
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        log.info("serving the QPU %s at %s", self._settings.name, " ".join(self._config.broker.clients))
         poller = zmq.Poller()
         with signals.as_socket() as stop:
+            # Not before: who reads it may tell us to stop, and that is then heard.
+            log.info("serving the QPU %s at %s", self._settings.name, " ".join(self._config.broker.clients))
             for source in (self._zap, *self._doors.values(), stop):
                 poller.register(source, zmq.POLLIN)
             self._turn([Started(), Tick()])

@@ -80,8 +80,9 @@ class Worker:
 
     def serve(self) -> None:
         """Work until SIGTERM or SIGINT; call it on the main thread."""
-        self._carry_out(self._runner.start(_now()))
         with signals.as_socket() as stop:
+            # Not before: once the broker has heard of us, everybody takes us for one that can be told to stop.
+            self._carry_out(self._runner.start(_now()))
             while True:
                 poller = zmq.Poller()
                 poller.register(self._broker, zmq.POLLIN)

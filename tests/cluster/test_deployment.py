@@ -14,6 +14,8 @@ pytestmark = pytest.mark.site
 MASTER = "master"
 NODES = ("node1", "node2", "node3")
 CONFIG = "/etc/warden/warden.toml"
+# Nothing here takes so long, on the busiest machine.
+LIMIT = 120.0
 
 
 def call(lab: Cluster, *argv: str, user: str = "root", timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -26,7 +28,7 @@ def shell(lab: Cluster, script: str) -> str:
 
 def admin(lab: Cluster, *argv: str) -> subprocess.CompletedProcess[str]:
     # Taking complexes away waits for load reports.
-    return call(lab, "qpu-admin", *argv, timeout=150)
+    return call(lab, "qpu-admin", *argv, timeout=300)
 
 
 def everything(lab: Cluster) -> str:
@@ -61,7 +63,7 @@ def bare(lab: Cluster) -> Iterator[Cluster]:
         lab.wait_until(
             "Grid Engine to see the QPU again",
             lambda: "qpu_state=ready" in call(lab, "qhost", "-F", "qpu_state").stdout,
-            limit=60,
+            limit=LIMIT,
         )
 
 
@@ -81,7 +83,7 @@ def test_users_and_scheduler_see_the_values(lab: Cluster) -> None:
     lab.wait_until(
         "the sensor's values",
         lambda: "gl:qpu_state=ready" in call(lab, "qhost", "-h", "node1", "-F", "qpu_state").stdout,
-        limit=30,
+        limit=LIMIT,
     )
     shown = call(lab, "qhost", "-h", "node1", "-F", "qpu,qpu_name,qpu_window,qpu_qubits").stdout
     for value in ("gc:qpu=1.0", "qpu_name=fresnel", "qpu_window=604800", "qpu_qubits=14"):
@@ -226,7 +228,7 @@ def reports(lab: Cluster) -> bool:
 def test_remove_refuses_while_jobs_ask_for_the_qpu(bare: Cluster) -> None:
     without = everything(bare)
     assert admin(bare, "apply").returncode == 0
-    bare.wait_until("the sensor's values", lambda: reports(bare), limit=40)
+    bare.wait_until("the sensor's values", lambda: reports(bare), limit=LIMIT)
     before = everything(bare)
     submit = shlex.split("qsub -terse -h -l qpu_qubits=3 -o /dev/null -j y -b y true")
     job = bare.run(MASTER, submit, user="alice").stdout.strip()
@@ -244,24 +246,24 @@ def test_remove_refuses_while_jobs_ask_for_the_qpu(bare: Cluster) -> None:
         bare.wait_until(
             "why the job waits",
             lambda: "job requests unknown resource (qpu_qubits)" in call(bare, "qstat", "-j", job).stdout,
-            limit=30,
+            limit=LIMIT,
         )
     finally:
         call(bare, "qdel", job)
-        bare.wait_until("the job to be gone", lambda: call(bare, "qstat", "-j", job).returncode != 0, limit=30)
+        bare.wait_until("the job to be gone", lambda: call(bare, "qstat", "-j", job).returncode != 0, limit=LIMIT)
     assert admin(bare, "remove").returncode == 0
     assert everything(bare) == without
 
 
 def test_what_is_stopped_in_the_middle_is_undone(lab: Cluster) -> None:
     before = everything(lab)
-    lab.wait_until("the sensor's values", lambda: reports(lab), limit=40)
+    lab.wait_until("the sensor's values", lambda: reports(lab), limit=LIMIT)
     # While it waits for the hosts' load reports: values and sensor are gone by then.
     stop = "while kill -0 $! && ! grep -q waiting /tmp/said; do sleep 0.1; done; kill $!; wait $!"
-    done = call(lab, "sh", "-c", f"qpu-admin remove > /tmp/said 2>&1 & {stop}; cat /tmp/said", timeout=50)
+    done = call(lab, "sh", "-c", f"qpu-admin remove > /tmp/said 2>&1 & {stop}; cat /tmp/said", timeout=LIMIT)
     assert "interrupted; nothing was changed" in done.stdout
     assert everything(lab) == before
-    lab.wait_until("the sensor's values", lambda: reports(lab), limit=40)
+    lab.wait_until("the sensor's values", lambda: reports(lab), limit=LIMIT)
 
 
 def test_what_cannot_be_finished_is_undone(bare: Cluster) -> None:
@@ -306,7 +308,7 @@ def test_each_job_is_accounted(lab: Cluster) -> None:
         return [use for use in json.loads(shown.stdout) if use["job"] == job]
 
     # qacct's record comes a moment after the job's end.
-    lab.wait_until("the record", lambda: account("root")[0]["exit_status"] is not None, limit=30)
+    lab.wait_until("the record", lambda: account("root")[0]["exit_status"] is not None, limit=LIMIT)
     use = account("root")[0]
     assert (use["user"], use["name"], use["tasks"], use["exit_status"]) == ("alice", "counted", 0, 0)
     assert account("alice") == [use]
@@ -332,6 +334,8 @@ def examined(lab: Cluster, host: str) -> tuple[int, dict[str, str]]:
 
 @pytest.mark.parametrize("host", [MASTER, *NODES])
 def test_the_doctor_finds_nothing_bad_on_a_host_that_is_well(lab: Cluster, host: str) -> None:
+    # Hosts that a test before has started anew are not heard of at once.
+    lab.wait_until("all hosts to be heard of", lambda: examined(lab, host)[0] == 0, limit=LIMIT)
     status, found = examined(lab, host)
     # Whether links are protected is the machine's own matter.
     assert found.pop("links") in {"ok", "warning"}

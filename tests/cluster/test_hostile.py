@@ -51,7 +51,7 @@ def test_traps_spring_where_somebody_is_careless(grid: Grid, laid: Traps, listen
     """Without this, the tests below could not fail."""
     forged = [f"{name}={value}" for name, value in traps.VARIABLES.items()]
     done = grid.lab.run(
-        "node1", ["/usr/bin/env", *forged, "/bin/bash", "-c", laid.careless()], user="bob", check=False, timeout=90
+        "node1", ["/usr/bin/env", *forged, "/bin/bash", "-c", laid.careless()], user="bob", check=False, timeout=300
     )
     assert laid.sprung(BOB) >= traps.ALL, done.stderr
     laid.forget()

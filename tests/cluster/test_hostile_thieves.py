@@ -33,7 +33,7 @@ from warden.client import Client, QuantumResource
 from warden.model import WardenError
 session, job, *tasks = sys.argv[1:]
 sequence = Path("/home/alice/afm_ring.json").read_text()
-client = Client(timeout=20)
+client = Client(timeout=60)
 qpu = QuantumResource(client=client, environment={"QRMI_JOB_ID": job, "WARDEN_SESSION": session})
 def known(listed):
     return [one.id for one in listed if str(one.id) in (session, *tasks)]
@@ -82,7 +82,7 @@ def ask(method, path, body=None):
     shown = subprocess.run(["munge", "-n"], capture_output=True, check=True, text=True).stdout.strip()
     headers = {"X-Munge-Cred": shown, "X-Warden-Session": session, "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    return json.load(urlopen(Request("http://master:7680" + path, data, headers, method=method), timeout=20))
+    return json.load(urlopen(Request("http://master:7680" + path, data, headers, method=method), timeout=60))
 def acquire(uid, number=job):
     return ask("POST", "/sessions", {"user_id": str(uid), "slurm_job_id": number})["id"]
 tries = {
@@ -158,7 +158,7 @@ connection.connect("tcp://master:7610")
 said = []
 for number, body in enumerate((wire.Hello(credential=credential), wire.GetTask(task=int(task)), wire.ListTasks())):
     connection.send(frames.pack_request(number, body))
-    assert connection.poll(20000), "no answer"
+    assert connection.poll(60000), "no answer"
     _, answer = frames.unpack_answer(connection.recv())
     said.append(answer.code if isinstance(answer, WardenError) else "granted")
 print(json.dumps(said))
@@ -176,7 +176,7 @@ sequence = Path("/home/alice/afm_ring.json").read_text()
 def status(path, credential, body=None):
     headers = {"X-Munge-Cred": credential.strip(), "X-Warden-Session": session, "Content-Type": "application/json"}
     try:
-        return urlopen(Request("http://master:7680" + path, body, headers), timeout=20).status
+        return urlopen(Request("http://master:7680" + path, body, headers), timeout=60).status
     except HTTPError as error:
         return error.status
 start = json.dumps({"sequence": sequence, "shots": 1}).encode()

@@ -13,8 +13,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 QPU = ("-l", "qpu=1")
 RATE = 50
 
-# 10 s on the QPU.
-LONG = f"exec qpu run /home/alice/afm_ring.json --shots {10 * RATE}\n"
+# Longer on the QPU than anything here takes: 30 s.
+LONG = f"exec qpu run /home/alice/afm_ring.json --shots {30 * RATE}\n"
 
 PYTHON = """exec qpu-python - <<'END'
 import json
@@ -139,7 +139,8 @@ def test_deleted_job_frees_the_qpu_and_its_task_stops(grid: Grid) -> None:
 
 
 def test_job_out_of_time_frees_the_qpu(grid: Grid) -> None:
-    job = run_a_task(grid, "-l", "h_rt=2")
+    # Of which its task needs some to begin.
+    job = run_a_task(grid, "-l", "h_rt=10")
     assert grid.finish(job)["exit_status"].startswith("137 ")
     grid.until("the QPU to be free", lambda: not holders(grid))
     grid.until("the task to be stopped", lambda: not running_task(grid))
@@ -160,26 +161,24 @@ def test_job_outlives_its_execution_daemon_and_frees_the_qpu(grid: Grid) -> None
 
 
 def test_jobs_wait_for_a_calibration_and_go_on_by_themselves(grid: Grid) -> None:
-    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--for", "15s"])
-    grid.until("qhost to show it", lambda: grid.load_values().get("qpu_state") == "calibrating")
-    grid.until("no time to be left", lambda: grid.load_values()["qpu_window"].startswith("0"))
-    job = grid.submit("exit 3\n", *QPU, "-l", "qpu_window=60")
-    grid.until("qstat to say why", lambda: grid.lacks_the_qpu(job))
-    said = grid.lab.run("node1", ["qpu", "why", job], user="alice").stdout
-    assert "because:          fresnel is blocked: calibrating" in said
+    with grid.calibration():
+        grid.until("qhost to show it", lambda: grid.load_values().get("qpu_state") == "calibrating")
+        grid.until("no time to be left", lambda: grid.load_values()["qpu_window"].startswith("0"))
+        job = grid.submit("exit 3\n", *QPU, "-l", "qpu_window=60")
+        grid.until("qstat to say why", lambda: grid.lacks_the_qpu(job))
+        said = grid.lab.run("node1", ["qpu", "why", job], user="alice").stdout
+        assert "because:          fresnel is blocked: calibrating" in said
     assert grid.finish(job)["exit_status"] == "3"
     assert len(grid.records(job)) == 1
 
 
 def test_job_that_would_not_fit_before_the_window_waits_and_a_short_one_runs(grid: Grid) -> None:
-    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--in", "40s", "--for", "2s"])
-    grid.until("qhost to show it", lambda: float(grid.load_values()["qpu_window"]) < 40)
-    long = grid.submit("exit 3\n", *QPU, "-l", "qpu_window=100")
-    short = grid.submit("exit 3\n", *QPU, "-l", "qpu_window=2")
-    assert grid.finish(short)["exit_status"] == "3"
-    grid.until("qstat to say why", lambda: "qpu_window" in grid.why(long))
-    [window] = json.loads(grid.lab.run(MASTER, ["warden", "calibrate", "plan", "--json"]).stdout)["added"]
-    grid.lab.run(MASTER, ["warden", "calibrate", "cancel", str(window["window"])])
+    with grid.calibration(delay="10min"):
+        grid.until("qhost to show it", lambda: float(grid.load_values()["qpu_window"]) < 600)
+        long = grid.submit("exit 3\n", *QPU, "-l", "qpu_window=1000")
+        short = grid.submit("exit 3\n", *QPU, "-l", "qpu_window=2")
+        assert grid.finish(short)["exit_status"] == "3"
+        grid.until("qstat to say why", lambda: "qpu_window" in grid.why(long))
     assert grid.finish(long)["exit_status"] == "3"
 
 

@@ -62,7 +62,7 @@ def test_each_task_of_an_array_has_a_session_of_its_own(grid: Grid) -> None:
     first, last = 1, 20
     done = grid.try_submit(TELLS, *QPU, "-t", f"{first}-{last}", "-o", "/home/alice/array.$TASK_ID")
     job = done.stdout.split(".")[0]
-    grid.until("the array to be over", lambda: not grid.state(job), limit=90)
+    grid.until("the array to be over", lambda: not grid.state(job), limit=300)
     told = [(grid.home() / f"array.{task}").read_text().split() for task in range(first, last + 1)]
     assert [(task, name) for task, name, _ in told] == [(str(n), f"{job}.{n}") for n in range(first, last + 1)]
     # None was another's, and Warden says the same.
@@ -128,7 +128,7 @@ def test_job_that_is_moved_from_its_checkpoint_gets_a_new_session(grid: Grid) ->
         grid.lab.run(MASTER, ["qmod", "-sj", job], check=False)
         grid.until("it to have left", lambda: first["id"] not in [one["id"] for one in grid.sessions()])
         grid.lab.run(MASTER, ["qmod", "-usj", job], check=False)
-        grid.until("the job to run again", lambda: bool(grid.sessions()) and grid.runs(job), limit=60)
+        grid.until("the job to run again", lambda: bool(grid.sessions()) and grid.runs(job))
         (second,) = grid.sessions()
         assert second["id"] != first["id"]
         grid.let_go(job)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import resource
 import select
 import signal
 import subprocess
@@ -17,7 +18,8 @@ from labcluster.cluster import Cluster
 from labcluster.errors import LabError
 
 LAB = Path(__file__).resolve().parents[2] / "lab"
-LIMIT = 60.0
+# Nothing here takes so long, on the busiest machine.
+LIMIT = 180.0
 # What a cluster must not change on the machine.
 OUTSIDE = [
     Path("/etc/hosts"),
@@ -57,13 +59,24 @@ def namespaces_of(process: str) -> set[str]:
     return set()
 
 
+@contextlib.contextmanager
+def kept_apart(processes: set[int]) -> Iterator[set[str]]:
+    """The namespaces of these processes. As long as they are held open, no other cluster's get their numbers."""
+    with contextlib.ExitStack() as stack:
+        for pid in processes:
+            for path in Path(f"/proc/{pid}/ns").glob("*"):
+                with contextlib.suppress(OSError):
+                    stack.callback(os.close, os.open(path, os.O_RDONLY))
+        yield set().union(*(namespaces_of(str(pid)) for pid in processes))
+
+
 def namespaces_in_use() -> set[str]:
     return set().union(*(namespaces_of(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()))
 
 
-def namespaces_of_hosts(cluster: Cluster) -> set[str]:
-    pids = [linux.holder(cluster.init_lock(host)) for host in cluster.hosts]
-    return set().union(*(namespaces_of(str(pid)) for pid in pids if pid))
+def first_processes(cluster: Cluster) -> set[int]:
+    """Of its hosts."""
+    return {pid for host in cluster.hosts if (pid := linux.holder(cluster.init_lock(host)))}
 
 
 def traces(cluster: Cluster) -> list[str]:
@@ -161,14 +174,20 @@ def test_exec_passes_signals_on_and_takes_its_command_along(bare: Cluster) -> No
     until(lambda: not bare.run("node1", ["pgrep", "-f", "sleep 987654"], check=False).stdout, "it is gone")
 
 
+def spent() -> float:
+    """Seconds that processors have spent on the processes that we have started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_exec_adds_little_to_the_command(bare: Cluster) -> None:
     times = []
     for _ in range(10):
-        start = time.monotonic()
+        start = spent()
         assert lab_command("exec", "--name", bare.name, "node1", "true").returncode == 0
-        times.append(time.monotonic() - start)
+        times.append(spent() - start)
 
-    # 60 ms is the aim on a quiet machine; this one may be busy.
+    # 60 ms is the aim on a quiet machine; on one that is busy it is more, also by this clock.
     assert min(times) < 0.15
 
 
@@ -180,7 +199,8 @@ def test_jobs_run_as_their_user_with_the_commands_on_their_path(bare: Cluster) -
     assert (who, host) == ("alice", "node1")
     assert path.endswith(":/usr/local/bin:/bin:/usr/bin")
     assert any("alice" in line for line in listed)
-    assert "owner        alice" in bare.run("node1", ["qacct", "-j", "1"]).stdout
+    # The record comes a moment after the job's end.
+    until(lambda: "owner        alice" in bare.run("node1", ["qacct", "-j", "1"], check=False).stdout, "it is recorded")
 
 
 def test_every_host_trusts_the_clusters_own_munge(bare: Cluster) -> None:
@@ -198,7 +218,8 @@ def test_an_orphan_on_a_host_is_reaped(bare: Cluster) -> None:
     until(
         lambda: "sleep" not in bare.run("node1", ["ps", "-eo", "comm", "--ppid", "1"]).stdout.splitlines()[2:], "gone"
     )
-    assert "defunct" not in bare.run("node1", ["ps", "-e"]).stdout
+    # Others have parents, who are not always as quick.
+    until(lambda: "defunct" not in bare.run("node1", ["ps", "-e"]).stdout, "nobody is left unreaped")
 
 
 def test_daemons_can_be_ended_and_started_again(bare: Cluster) -> None:
@@ -209,11 +230,16 @@ def test_daemons_can_be_ended_and_started_again(bare: Cluster) -> None:
     assert not bare.lives("node1", "napper")
 
 
+def contents(path: Path) -> tuple[int, ...]:
+    """By which a change would be seen; not when it was read last, as anybody may do."""
+    found = path.stat()
+    return found.st_ino, found.st_mode, found.st_uid, found.st_gid, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def test_a_second_cluster_stands_beside_the_first_and_leaves_nothing(bare: Cluster, unborn: Cluster) -> None:
-    outside = {path: path.stat() for path in OUTSIDE if path.exists()}
+    outside = {path: contents(path) for path in OUTSIDE if path.exists()}
     interfaces = sorted(Path("/sys/class/net").iterdir())
     assert unborn.up(2, with_kit=False)
-    theirs = namespaces_of_hosts(unborn)
     assert unborn.hosts == ("master", "node1", "node2")
     leave = (
         "setsid -f sleep 876543 >/dev/null 2>&1; echo x >/tmp/x; echo x >/var/tmp/x; echo x >/run/x; echo x >/home/x"
@@ -227,13 +253,14 @@ def test_a_second_cluster_stands_beside_the_first_and_leaves_nothing(bare: Clust
     with pytest.raises(LabError, match=r"run \./lab down --name"):
         unborn.up(1, with_kit=False)
 
-    assert unborn.down()
-    assert not unborn.down()
-    assert traces(unborn) == []
-    assert len(theirs) == 15
-    assert not theirs & namespaces_in_use()
+    with kept_apart(first_processes(unborn)) as theirs:
+        assert unborn.down()
+        assert not unborn.down()
+        assert traces(unborn) == []
+        assert len(theirs) == 15
+        until(lambda: not theirs & namespaces_in_use(), "nobody is in its namespaces")
     assert not unborn.folder.exists()
-    assert {path: path.stat() for path in OUTSIDE if path.exists()} == outside
+    assert {path: contents(path) for path in OUTSIDE if path.exists()} == outside
     with pytest.raises(LabError, match="there is no cluster"):
         unborn.check_host("master")
     assert bare.run("node1", ["qconf", "-sel"]).stdout == "node1\n"
@@ -259,12 +286,12 @@ def test_up_may_be_interrupted_anywhere(unborn: Cluster, number: signal.Signals,
     # An interpreter that is interrupted before it has come to our code says so in its own way.
     assert "Traceback" not in said or "/labcluster/" not in said
 
-    theirs = namespaces_of_hosts(unborn)
-    done = lab_command("down", "--name", unborn.name)
+    with kept_apart(first_processes(unborn)) as theirs:
+        done = lab_command("down", "--name", unborn.name)
 
-    assert done.returncode == 0, done.stderr
-    until(lambda: traces(unborn) == [], "the commands that were under way have ended")
-    assert not theirs & namespaces_in_use()
+        assert done.returncode == 0, done.stderr
+        until(lambda: traces(unborn) == [], "the commands that were under way have ended")
+        until(lambda: not theirs & namespaces_in_use(), "nobody is in its namespaces")
     assert not unborn.folder.exists()
 
 
@@ -272,6 +299,6 @@ def test_up_may_be_interrupted_anywhere(unborn: Cluster, number: signal.Signals,
 def test_the_demo_shows_what_it_says(unborn: Cluster) -> None:
     # It checks each of its steps itself, and says what did not happen.
     command = [str(LAB), "demo", "--name", unborn.name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "All of this happened" in done.stdout

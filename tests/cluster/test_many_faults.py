@@ -22,10 +22,12 @@ RATE = 40
 # So many shots has a task of each user's; nobody else's counts add up to that.
 SHOTS = {"alice": 37, "bob": 41}
 UID = {"alice": 2001, "bob": 2002}
-# Longer than an execd takes to start its sensor again; a host that stands still for longer loses its jobs' sessions.
-LEASE = 15
+# Longer than an execd takes to start its sensor again, also where it does not come up at once (labcluster.cell); a host that
+# stands still for longer loses its jobs' sessions.
+LEASE = 30
 TASKS = 2
-ENOUGH = 120.0
+# Nothing takes so long, on the busiest machine.
+ENOUGH = 300.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,7 +106,7 @@ class Faults:
             self.explained.update(self._on("node3"))
             self._grid.until("its sessions to end", lambda: not self._on("node3"))
             # The qmaster sends this host jobs, and waits for it, until it has missed it for half a minute.
-            self._grid.until("jobs of other hosts to end", lambda: rest(self._grid, self._jobs) < before, limit=100)
+            self._grid.until("jobs of other hosts to end", lambda: rest(self._grid, self._jobs) < before, limit=ENOUGH)
         finally:
             self._grid.lab.run("node3", ["sh", "-c", "kill -CONT -1"])
 
@@ -113,10 +115,11 @@ class Faults:
 
     def _until_a_task_runs(self) -> None:
         self._grid.until(
-            "a task to run", lambda: any(task["status"] == "running" for task in self._grid.tasks()), limit=60
+            "a task to run", lambda: any(task["status"] == "running" for task in self._grid.tasks()), limit=ENOUGH
         )
 
 
+@pytest.mark.timeout(1200)
 def test_jobs_outlive_the_death_of_each_process(grid: Grid) -> None:
     jobs: dict[str, str] = {}
     faults = Faults(grid, jobs)
@@ -133,10 +136,12 @@ def test_jobs_outlive_the_death_of_each_process(grid: Grid) -> None:
         supply(grid, jobs)
         before = rest(grid, jobs)
         fault()
-        grid.until("jobs to end after it", lambda limit=before: rest(grid, jobs) < limit, limit=60)
+        grid.until("jobs to end after it", lambda limit=before: rest(grid, jobs) < limit, limit=ENOUGH)
         assert grid.queues_in_error() == [], fault.__name__
     grid.until("all jobs to end", lambda: not rest(grid, jobs), limit=ENOUGH)
-    grid.until("all sessions to end", lambda: grid.sessions() == [], limit=3 * LEASE)
+    grid.until("all sessions to end", lambda: grid.sessions() == [], limit=ENOUGH)
+    # qacct's record comes a moment after the job's end.
+    grid.until("the records", lambda: all(map(grid.records, jobs)))
 
     tasks = grid.tasks(limit=1000)
     assert all(task["uid"] == UID[jobs[task["job"]]] for task in tasks if task["job"] in jobs)

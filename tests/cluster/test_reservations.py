@@ -113,7 +113,8 @@ def following(grid: Grid, path: Path) -> Iterator[Path]:
 
 def test_jobs_that_fit_run_before_a_window_and_none_runs_into_it(grid: Grid, tmp_path: Path) -> None:
     with following(grid, tmp_path / "said") as said:
-        start, end, _ = add_window(grid, "20s", "4s")
+        # Long enough for all that is to be seen before it, on a busy machine.
+        start, end, _ = add_window(grid, "30s", "4s")
         grid.until("the reservation", lambda: reservations(grid) == [(start, end)])
         long = grid.submit("exit 3\n", "-l", "qpu=1,h_rt=300")
         endless = grid.submit(ENDLESS, "-l", "qpu=1")
@@ -162,14 +163,14 @@ def test_what_cannot_be_reserved_yet_is_when_it_can_and_outages_are_survived(gri
         grid.let_go(job)
         grid.until("the reservation", lambda: reservations(grid) == [span])
         grid.lab.stop_broker()
-        grid.until("it to miss Warden", lambda: "calendar is not known" in said.read_text(), limit=60)
+        grid.until("it to miss Warden", lambda: "calendar is not known" in said.read_text())
         grid.lab.end_process(MASTER, f"{QMASTER}/qmaster.pid")
         grid.lab.start_broker()
-        grid.until("it to miss the qmaster", lambda: "qmaster" in said.read_text(), limit=60)
+        grid.until("it to miss the qmaster", lambda: "qmaster" in said.read_text())
         grid.lab.run(MASTER, ["/usr/lib/gridengine/sge_qmaster"], log="qmaster")
         grid.until("Warden and the QPU", grid.ready)
         later = add_window(grid, "20min", "60s")[:2]
-        grid.until("the next reservation", lambda: reservations(grid) == [span, later], limit=60)
+        grid.until("the next reservation", lambda: reservations(grid) == [span, later])
     kinds = [line[0] for line in said.read_text().splitlines()]
     # Each trouble is one line, or two where a round met it on another command.
     assert kinds.count("+") == 2
@@ -222,11 +223,11 @@ def test_remove_leaves_no_reservation(grid: Grid) -> None:
     add_window(grid, "10min", "90s")
     assert reserve(grid) == [("reserved", "")]
     try:
-        done = grid.lab.run(MASTER, ["qpu-admin", "remove"], timeout=150)
+        done = grid.lab.run(MASTER, ["qpu-admin", "remove"], timeout=300)
         assert "reservation" in done.stdout
         assert reservations(grid) == []
     finally:
         grid.lab.run(MASTER, ["qpu-admin", "apply"])
         for node in NODES:
             grid.lab.restart_execd(node)
-        grid.until("the QPU to be offered", lambda: grid.load_values().get("qpu_state") == "ready", limit=60)
+        grid.until("the QPU to be offered", lambda: grid.load_values().get("qpu_state") == "ready")

@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 import faults
@@ -12,8 +13,10 @@ from grid import MASTER, NODES, WAITS, Grid
 
 pytestmark = pytest.mark.site
 
-# Longer than a host may take from one renewal to the next.
-LEASE = 6
+# Longer than a host may take from one renewal to the next, on the busiest machine.
+LEASE = 15
+# Seconds in which each host reports several times.
+STEADY = 15
 NOTHING = {"qpu": "0.000000", "qpu_state": "offline", "qpu_window": "0.000000", "qpu_qubits": "0.000000"}
 OFFERED = {
     "qpu": "1.000000",
@@ -51,8 +54,7 @@ def test_qhost_follows_drain_and_resume(grid: Grid) -> None:
 def test_qhost_says_nothing_of_the_places_that_a_job_has_taken(grid: Grid) -> None:
     job = grid.submit(WAITS, "-l", "qpu=1")
     grid.until("the job to run", lambda: grid.runs(job))
-    assert grid.load_values()["qpu"] == "0.000000"
-    assert shows(grid, "ready")
+    grid.until("qhost to show that", lambda: grid.load_values()["qpu"] == "0.000000" and shows(grid, "ready"))
     grid.let_go(job)
     grid.finish(job)
 
@@ -135,8 +137,8 @@ def test_no_job_is_started_into_a_window_and_none_is_kept_back_after_it(grid: Gr
     before, after = [time for time in begun if time < start], [time for time in begun if time >= end]
     assert len(before) + len(after) == len(jobs)
     assert before
-    # The next report, the scheduler's next run, and the job's own way there.
-    assert after[0] < end + 4 * grid.report_interval()
+    # The next report, the scheduler's next run, and the job's own way there; and what a busy machine adds.
+    assert after[0] < end + 4 * grid.report_interval() + 20
 
 
 def stopped(grid: Grid, job: str) -> bool:
@@ -162,12 +164,15 @@ def test_hosts_without_munge_do_not_hide_the_qpu(grid: Grid) -> None:
         # A new broker knows none of the sensors, and they cannot say who they are. The availability is everybody's.
         grid.restart_warden()
         # A host's report of the broker's absence may come after another's of its return; several reports agree then.
-        seen: list[str] = []
-        grid.until(
-            "the QPU to be offered through several reports",
-            lambda: seen.append(grid.load_values()["qpu_state"]) or (len(seen) > 60 and set(seen[-60:]) == {"ready"}),
-            limit=100,
-        )
+        since = time.monotonic()
+
+        def for_several_reports() -> bool:
+            nonlocal since
+            if not shows(grid, "ready"):
+                since = time.monotonic()
+            return time.monotonic() - since > STEADY
+
+        grid.until("the QPU to be offered through several reports", for_several_reports, limit=300)
 
 
 def test_living_job_keeps_its_session_beyond_its_lease(grid: Grid) -> None:

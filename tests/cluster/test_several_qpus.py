@@ -49,7 +49,7 @@ ANY, FRESNEL, EMU_ONLY = ("-l", "qpu=1"), ("-l", "qpu=1,qpu_name=fres*"), ("-l",
 @pytest.fixture(scope="module", autouse=True)
 def two_qpus(lab_grid: Grid) -> Iterator[None]:
     lab = lab_grid.lab
-    lab.run(MASTER, ["qpu-admin", "remove"], timeout=150)
+    lab.run(MASTER, ["qpu-admin", "remove"], timeout=300)
     (lab.etc / "warden" / "emu.toml").write_text(EMU)
     path = lab.etc / "warden" / "warden.toml"
     before = path.read_text()
@@ -65,7 +65,7 @@ def two_qpus(lab_grid: Grid) -> Iterator[None]:
         yield
     finally:
         lab_grid.free()
-        lab.run(MASTER, ["qpu-admin", "remove"], timeout=150)
+        lab.run(MASTER, ["qpu-admin", "remove"], timeout=300)
         for name in ("fresnel.q", "emu.q"):
             lab.run(MASTER, ["qconf", "-dq", name])
         lab.stop(MASTER, "emu-worker")

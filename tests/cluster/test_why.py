@@ -124,4 +124,4 @@ def test_the_doctor_sees_from_one_host_what_is_wrong_in_the_cluster(grid: Grid) 
         run(MASTER, ["qmod", "-e", "all.q@node1"])
         run(MASTER, ["qconf", "-as", "node2"])
         run(MASTER, ["warden", "sessions", "--end", "999999"])
-    assert examined(grid).keys() <= {"links"}
+    grid.until("nothing of it to be left", lambda: examined(grid).keys() <= {"links"})

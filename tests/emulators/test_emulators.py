@@ -170,7 +170,7 @@ def test_its_processes_do_not_hang_die_alone_and_leave_the_next_one_well(name: s
         dying = machine.start(machine.order(long))
         assert not dying.wait(0.5)
         os.kill(dying._process.pid or 0, signal.SIGKILL)
-        assert dying.wait(10)
+        assert dying.wait(60)
         dying.end()
         assert "emulator died (exit status -9)" in dying.outcome().error
         endless = machine.start(machine.order(long))

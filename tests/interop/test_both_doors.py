@@ -61,6 +61,8 @@ def served() -> Iterator[tuple[Site, str]]:
             http={"listen": f"127.0.0.1:{free_port()}"},
             qpu={"emulator": "echo", "overhead": 0, "shot_rate": RATE, "places": 200},
             limits={"sequence_bytes": LARGEST, "queued_per_user": WAITING},
+            # A worker that gets no time for a while is none that is lost.
+            broker={"heartbeat": 2},
         )
         site.start_broker()
         port = free_port()
@@ -461,7 +463,8 @@ def test_broker_that_is_killed_loses_no_task_and_its_clients_wait_for_it(python:
         done = [visitor.get("start", session, AFM, SHORT) for visitor in visitors]
         fetched = [visitor.ask("wait", task) for visitor, task in zip(visitors, done, strict=True)]
         assert fetched == [Done(COUNTS)] * 2
-        running = visitors[0].get("start", session, AFM, RATE)
+        # For so long that it is seen to run, and still does when the broker dies.
+        running = visitors[0].get("start", session, AFM, 4 * RATE)
         waiting = visitors[1].get("start", session, AFM, SHORT)
         wait_until(lambda: visitors[0].get("status", running) == "running", "the task runs")
         # Both wait, one for what runs and one for what waits, when the broker dies.
@@ -469,7 +472,7 @@ def test_broker_that_is_killed_loses_no_task_and_its_clients_wait_for_it(python:
         visitors[1].begin("wait", waiting)
         site.kill(site.broker)
         site.start_broker()
-        assert [visitor.outcome() for visitor in visitors] == [Done({"0000": RATE}), Done(COUNTS)]
+        assert [visitor.outcome() for visitor in visitors] == [Done({"0000": 4 * RATE}), Done(COUNTS)]
         for visitor, task in itertools.product(visitors, done):
             assert visitor.ask("result", task) == Done(COUNTS)
         # What is asked while there is none, or was lost with one, is answered by the next one; and done once.

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from grid import MASTER, Grid
+from grid import Grid
 from jobs import tell
 
 
@@ -62,10 +62,10 @@ def test_program_that_begins_in_a_calibration_waits_for_its_end(grid: Grid) -> N
         f"cd && until test -e {go.name}; do sleep 0.1; done; exec qrmi-python qrmi_pulser.py\n", "-l", "qpu=1"
     )
     grid.until("the job to run", lambda: grid.runs(job))
-    grid.lab.run(MASTER, ["warden", "calibrate", "add", "--for", "6s"])
-    grid.until("the window", lambda: not grid.ready())
-    go.touch()
-    grid.until("its task to wait", lambda: any(task["status"] == "queued" for task in grid.tasks()))
-    assert not grid.ready()
+    with grid.calibration():
+        grid.until("the window", lambda: not grid.ready())
+        go.touch()
+        grid.until("its task to wait", lambda: any(task["status"] == "queued" for task in grid.tasks()))
+        assert not grid.ready()
     assert grid.finish(job)["exit_status"] == "0", grid.output(job)
     assert "10101010" in grid.output(job)

@@ -28,7 +28,8 @@ def standing_site() -> Iterator[Site]:
     """One broker with a real worker for all tests that disturb neither."""
     with Site() as site:
         # No host vouches for its sessions, and all tests of a slow machine may take longer than a usual lease.
-        site.configure(session={"lease": "1d"})
+        # Nobody waits here until a worker is missed, and one that gets no time for a while is none that is lost.
+        site.configure(session={"lease": "1d"}, broker={"heartbeat": 5})
         site.start_broker()
         site.start_worker()
         yield site

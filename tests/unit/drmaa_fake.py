@@ -61,7 +61,7 @@ class Session:
 
     def wait(self, job, timeout):
         assert timeout == 0
-        if job == "endless":
+        if job == "endless" and not os.path.exists(os.environ["FAKE_LOG"] + ".end"):
             raise Exception("code 23: time-out condition")
         if job == "deleted":
             raise Exception("code 24: no usage information was returned for the completed job")

@@ -72,6 +72,8 @@ def prepare(site: Site, **http: Any) -> None:
         http={"listen": f"127.0.0.1:{free_port()}", **http},
         qpu={"emulator": "echo", "overhead": 0},
         limits={"sequence_bytes": 100_000},
+        # A worker that gets no time for a while is none that is lost.
+        broker={"heartbeat": 2},
     )
     site.start_broker()
     wait_until(lambda: "serving QRMI's clients" in site.log_of(site.broker), "the edge serves")
@@ -554,5 +556,6 @@ def test_a_broker_that_ends_keeps_no_request_waiting(site: Site) -> None:
         site.broker.terminate()
         assert site.broker.wait(20) == 0
         wait_until(lambda: refused(client), "the edge has ended")
-        assert time.monotonic() - begun < 10
+        # By far not as long as a request may be kept waiting for a broker.
+        assert time.monotonic() - begun < 20
     assert "Traceback" not in site.log_of(site.broker)

@@ -34,7 +34,7 @@ CONNECTIONS = 1_000
 # The others ask so often, and the flood lasts for so many seconds at least.
 QUESTIONS, FLOOD = 5, 2.0
 # What the others may have to wait, in seconds, over HTTP and at the broker's other door: generous, no measure of speed.
-OVER_HTTP, AT_THE_OTHER_DOOR = 15.0, 2.0
+OVER_HTTP, AT_THE_OTHER_DOOR = 20.0, 10.0
 # Megabytes of the edge and of the broker.
 MEMORY = 700
 # Of the attacker's large result.
@@ -140,6 +140,8 @@ def flooded() -> Iterator[Site]:
             http={"listen": f"127.0.0.1:{free_port()}"},
             qpu={"emulator": "echo", "overhead": 0},
             log={"audit": f"{site.room}/audit"},
+            # In the flood a worker may get no time for a while, and is not lost for that.
+            broker={"heartbeat": 5},
         )
         leave_large_results(site)
         site.start_broker()
@@ -225,7 +227,7 @@ def test_whoever_floods_the_edge_hinders_nobody_and_is_named(flooded: Site, kind
     assert max(slowest.values()) < OVER_HTTP, slowest
     assert max(most) < MEMORY, f"{most} MB"
     offender = str(uid or "127.0.0.1")
-    wait_until(lambda: offender in offenders(site), "the audit trail names the offender", limit=5)
+    wait_until(lambda: offender in offenders(site), "the audit trail names the offender")
     wait_until(lambda: connections(edge) <= before + 5, "its connections are gone")
     assert edge_of(site) == edge, site.log_of(site.broker)
     assert "Traceback" not in site.log_of(site.broker)

@@ -28,6 +28,9 @@ from gridengine.submission import (
 )
 from warden.model import WardenError
 
+# Nothing here takes so long, on the busiest machine.
+LIMIT = 60.0
+
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -58,7 +61,7 @@ def agent_of(grid: Session) -> int:
     return grid._agent._process.pid
 
 
-def gone(process: int, within: float = 3.0) -> bool:
+def gone(process: int, within: float = LIMIT) -> bool:
     until = time.monotonic() + within
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):
@@ -108,29 +111,25 @@ def test_wait_ends_at_its_timeout() -> None:
         start = time.monotonic()
         with pytest.raises(WaitTimeoutError, match=r"job endless has not ended within 0\.3 s") as caught:
             grid.job("endless").wait(timeout=0.3)
-        assert 0.3 <= time.monotonic() - start < 1.0
+        assert 0.3 <= time.monotonic() - start < LIMIT
         assert isinstance(caught.value, TimeoutError)
         assert isinstance(caught.value, WardenError)
         with pytest.raises(WaitTimeoutError):
             grid.job("endless").wait(timeout=0)
 
 
-@pytest.mark.usefixtures("log")
-def test_other_calls_get_through_while_one_waits() -> None:
+def test_other_calls_get_through_while_one_waits(log: Path) -> None:
     with Session() as grid:
-
-        def wait() -> None:
-            with contextlib.suppress(WaitTimeoutError):
-                grid.job("endless").wait(1.5)
-
-        waiting = threading.Thread(target=wait)
+        waiting = threading.Thread(target=lambda: grid.job("endless").wait(LIMIT), daemon=True)
         waiting.start()
+        # It has begun to wait by then, or these have nothing to get past.
         time.sleep(0.2)
-        start = time.monotonic()
         for _ in range(20):
             grid.job("x").status()
-        assert time.monotonic() - start < 0.5
-        waiting.join()
+        assert waiting.is_alive()
+        log.with_name("log.end").touch()
+        waiting.join(LIMIT)
+        assert not waiting.is_alive()
 
 
 @pytest.mark.usefixtures("log")
@@ -287,12 +286,13 @@ def test_library_that_does_not_load_is_an_answer(log: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_hung_library_is_given_up_and_the_session_goes_on() -> None:
-    with Session(time_limit=1.0) as grid:
+    # Each call may take so long, also the first one of an agent, which is a Python that starts.
+    with Session(time_limit=2.0) as grid:
         hung = agent_of(grid)
         start = time.monotonic()
-        with pytest.raises(GridUnavailableError, match=r"within 1 s; whether the job was submitted is not known"):
+        with pytest.raises(GridUnavailableError, match=r"within 2 s; whether the job was submitted is not known"):
             submitted(grid, "hang")
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < LIMIT
         assert gone(hung)
         grid.contact = "session=there.2"
         assert submitted(grid, "job") == "job"
@@ -302,9 +302,9 @@ def test_hung_library_is_given_up_and_the_session_goes_on() -> None:
 
 @pytest.mark.usefixtures("log")
 def test_stopped_agent_that_does_not_even_read_is_given_up() -> None:
-    with Session(time_limit=1.0) as grid:
+    with Session(time_limit=2.0) as grid:
         os.kill(agent_of(grid), 19)
-        with pytest.raises(GridUnavailableError, match="within 1 s"):
+        with pytest.raises(GridUnavailableError, match="within 2 s"):
             submitted(grid, "job", args=("x" * 10_000_000,))
 
 
@@ -316,7 +316,7 @@ def test_death_of_the_agent_is_told_with_its_last_words() -> None:
         assert submitted(grid, "job") == "job"
         assert grid._agent is not None
         os.kill(agent_of(grid), 9)
-        grid._agent._process.wait(3)
+        grid._agent._process.wait(LIMIT)
         assert submitted(grid, "job") == "job"
 
 
@@ -349,14 +349,14 @@ def test_agent_ends_with_its_parent(log: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_hung_agent_ends_with_its_parent_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Session(time_limit=0.5) as grid:
+    with Session(time_limit=2.0) as grid:
         agent = grid._agent
         assert agent is not None
         monkeypatch.setattr(agent, "kill", lambda: None)
         with pytest.raises(GridUnavailableError):
             submitted(grid, "hang")
         agent._connection.close()
-        assert gone(agent._process.pid, within=drmaa_agent.GRACE + 2)
+        assert gone(agent._process.pid, within=drmaa_agent.GRACE + LIMIT)
         monkeypatch.undo()
         agent.kill()
 

@@ -225,13 +225,14 @@ def test_100_000_shots_of_100_atoms_over_the_real_wire(site: Site) -> None:
     taken = [f"{chance.getrandbits(100):0100b}" for _ in range(100_000)]
     with site.resource() as resource:
         task = resource.task_start(sequence(100), 100_000, bitstrings=True)
-        assert resource.wait(task, 40) == dict.fromkeys(taken, 1)
+        assert resource.wait(task, 120) == dict.fromkeys(taken, 1)
         assert resource.task_bitstrings(task) == taken
 
 
 # --- real processes ---
 
-PACED = {"shot_rate": 40.0, "overhead": 0.05, "emulator": "qutip"}
+# A task of 120 shots takes six seconds, so that it is seen to run, and is still on when something happens to it.
+PACED = {"shot_rate": 20.0, "overhead": 0.05, "emulator": "qutip"}
 
 
 def whole(site: Site, number: int) -> list[str]:
@@ -252,7 +253,7 @@ def test_a_window_in_the_middle_changes_nothing_in_the_order(site: Site) -> None
         task = resource.task_start(AFM, 120, bitstrings=True)
         wait_until(lambda: resource.task_status(task) is TaskStatus.RUNNING, "the task runs")
         client.add_window(State.MAINTENANCE, duration=SECOND)
-        counts = resource.wait(task, 40)
+        counts = resource.wait(task, 120)
         log, found = resource.task_logs(task), resource.task_bitstrings(task)
     assert "completed in 2 runs" in log
     assert found == whole(site, int(task))
@@ -261,7 +262,7 @@ def test_a_window_in_the_middle_changes_nothing_in_the_order(site: Site) -> None
 
 @pytest.mark.long
 def test_a_worker_that_is_killed_changes_nothing_in_the_order(site: Site) -> None:
-    site.configure(qpu={**PACED, "longest_run": 1.5})
+    site.configure(qpu={**PACED, "longest_run": 3})
     site.start_broker()
     site.start_worker()
     with site.resource() as resource, site.client() as client:
@@ -269,13 +270,13 @@ def test_a_worker_that_is_killed_changes_nothing_in_the_order(site: Site) -> Non
 
         def second_run() -> bool:
             one = client.task(int(task))
-            return one.runs == 1 and one.status is TaskStatus.RUNNING
+            return one.runs >= 1 and one.status is TaskStatus.RUNNING
 
         wait_until(second_run, "its second run is on")
         site.kill(site.worker)
         site.wait_for(State.OFFLINE)
         site.start_worker()
-        counts = resource.wait(task, 40)
+        counts = resource.wait(task, 120)
         log, found = resource.task_logs(task), resource.task_bitstrings(task)
     assert "will be repeated" in log
     assert found == whole(site, int(task))
@@ -355,7 +356,7 @@ def test_metadata_say_whether_there_is_noise_and_what_computed_them_and_never_th
     site.start_worker()
     with site.resource() as resource:
         task = resource.task_start(AFM, 20)
-        counts = resource.wait(task, 40)
+        counts = resource.wait(task, 120)
         told = resource.task_metadata(task)
         results = resource.task_pulser_results(task)
     assert told["noise"] is True

@@ -11,6 +11,7 @@ import zmq
 from warden_machine import sequence
 from warden_site import LIMIT
 
+from warden import broker as module
 from warden import clock, frames, keyring, wire
 from warden.broker import Broker
 from warden.clock import Clock, Reading, step
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from warden.engine import Outgoing
 
 HOUR = 3600 * SECOND
+# In whose time a test is not stopped for three of them, of which a broker would tell.
+SLOW = {"heartbeat": 100}
 
 
 @pytest.fixture
@@ -90,16 +93,37 @@ def test_before_all_else_the_core_hears_that_the_broker_has_come_up(
         return watched(engine, events, now)
 
     monkeypatch.setattr(Engine, "turn", only)
-    with Broker(site.configure()) as broker:
+    with Broker(site.configure(broker=SLOW)) as broker:
         broker.serve()
     assert turns == [[Started(), Tick()]]
+
+
+def test_who_is_told_that_it_serves_can_tell_it_to_stop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def tell(text: str, *_: object) -> None:
+        told.append(text)
+        if "serving" in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def unheard(*_: object) -> None:
+        pytest.fail("it would have been killed")
+
+    monkeypatch.setattr(module.log, "info", tell)
+    before = signal.signal(signal.SIGTERM, unheard)
+    try:
+        with Broker(site.configure(broker=SLOW)) as broker:
+            broker.serve()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told[-1] == "told to stop: goodbye"
 
 
 def test_a_clock_that_is_set_is_the_first_news_of_a_turn_and_told_once(
     site: Site, turns: list[list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wall = clock._wall
-    with Broker(site.configure()) as broker:
+    with Broker(site.configure(broker=SLOW)) as broker:
         broker._turn([Tick()])
         monkeypatch.setattr(clock, "_wall", lambda: wall() - HOUR)
         broker._turn([Tick()])
@@ -117,7 +141,7 @@ def test_a_broker_that_was_stopped_for_a_while_knows_that_nobody_could_renew_any
     away = 0
     read = clock._read
     monkeypatch.setattr(clock, "_read", lambda: Reading(read().wall + away, read().steady + away))
-    with Broker(site.configure()) as broker:
+    with Broker(site.configure(broker=SLOW)) as broker:
         broker._turn([Tick()])
         away = HOUR
         broker._turn([Tick()])

@@ -244,7 +244,7 @@ def test_another_process_says_the_same(seed: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=50,
+        timeout=200,
     )
     assert told.stdout.strip() == digest()
 

@@ -20,7 +20,7 @@ DRIFT = {"rabi_error": 0.03, "detuning_error": 0.3}
 EARLY = """
 [[calibration]]
 below_quality = 0.9999
-duration = "3s"
+duration = "5s"
 at_least = "1h"
 """
 

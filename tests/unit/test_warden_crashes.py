@@ -14,11 +14,11 @@ import pytest
 from warden_account import Account
 from warden_customers import HEARTBEAT, SHOT_RATE, Customer, ImpatientCustomer, PatientCustomer, ask_with_key
 from warden_killer import BROKER, MARK, WORKER, Killer, left_over, new_mark
-from warden_site import AFM, SESSION, Site, wait_until
+from warden_site import AFM, LIMIT, SESSION, Site, wait_until
 
 from warden import connection, wire
 from warden.events import Keep
-from warden.model import SECOND, Session
+from warden.model import SECOND, Session, State
 from warden.store import Store
 
 if TYPE_CHECKING:
@@ -135,12 +135,14 @@ def live(site: Site, killer: Killer, customers: list[Customer], gate: threading.
     wait_until(lambda: all(customer.idle for customer in customers), "all tasks end after the last kill")
     for customer in customers:
         customer.stop()
-        customer.join(30)
+        customer.join(LIMIT)
         assert not customer.error, customer.error
     ask_again(site, customers)
+    # The last card may have left some that are just coming up.
+    site.wait_for(State.READY)
     for process in (site.worker, site.broker):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, site.log_of(process)
+        assert process.wait(LIMIT) == 0, site.log_of(process)
     wait_until(lambda: not left_over(mark), f"no process is left over: {left_over(mark)}")
 
 

@@ -25,7 +25,7 @@ offset = "10min"
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.long
 def test_a_day_of_hourly_calibrations_goes_by_in_seconds_and_a_task_is_done_between_them(site: Site) -> None:
     shots = 24 * 2388
@@ -37,7 +37,7 @@ def test_a_day_of_hourly_calibrations_goes_by_in_seconds_and_a_task_is_done_betw
     site.start_worker(wait=False)
     with site.resource() as resource, site.client() as client:
         number = resource.task_start(AFM, shots)
-        assert resource.wait(number, 150) == {"0000": shots}
+        assert resource.wait(number, 250) == {"0000": shots}
         task, past = client.task(int(number)), client.history(1000)
     assert task.started is not None
     assert task.finished is not None

@@ -120,7 +120,7 @@ def test_whoever_floods_the_broker_hinders_nobody_else_and_leaves_nothing(floode
         # Without a word to anybody, in the middle of all that it has sent.
         attacker.kill()
         attacker.communicate()
-    with site.client(timeout=10) as client:
+    with site.client() as client:
         wait_until(lambda: client.sessions() and descriptors(site) <= before + 2, "its connections are gone")
     assert site.broker.poll() is None, site.log_of(site.broker)
 

@@ -66,7 +66,7 @@ def test_a_new_broker_goes_on_where_the_old_one_stopped(site: Site, schema: int)
     put(site, schema)
     # As fast as can be: whether counts are right is for others to say.
     fast = {"device": "AnalogDevice", "emulator": "echo", "overhead": 0, "loading": 0, "shot_rate": 0}
-    site.configure(qpu=fast, broker={"heartbeat": 0.1})
+    site.configure(qpu=fast, broker={"heartbeat": 0.5})
     site.start_broker()
     with site.client() as client:
         assert {one.job for one in client.sessions(everybody=True)} == set(left.jobs)

@@ -27,7 +27,7 @@ def flip(device: Device = AnalogDevice) -> Sequence:
     return built
 
 
-def until(what: str, condition: Callable[[], Any], limit: float = 40) -> Any:
+def until(what: str, condition: Callable[[], Any], limit: float = 120) -> Any:
     end = time.monotonic() + limit
     while not (value := condition()):
         if time.monotonic() > end:

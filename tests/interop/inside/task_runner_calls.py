@@ -42,6 +42,6 @@ with log.open("w") as output:
     task = log.read_text(encoding="utf-8").split("Task ID: ")[1].split()[0]
     until("the task to run", lambda: qpu.task_status(task) == TaskStatus.Running)
     process.send_signal(signal.SIGTERM)
-    exit_status = process.wait(timeout=30)
+    exit_status = process.wait(timeout=120)
 until("the task to stop", lambda: qpu.task_status(task) != TaskStatus.Running)
 tell(**facts, ended={"exit": exit_status, "status": str(qpu.task_status(task)), "output": log.read_text()})
