@@ -13,7 +13,7 @@ import pytest
 from warden_site import AFM
 
 from warden.model import ConfigurationError
-from warden.qpu import child, device, shots
+from warden.qpu import child, device, shots, speed
 from warden.qpu.noise import Noise
 from warden.qpu.physics import Order
 from warden.qpu.process import Emulator
@@ -249,6 +249,24 @@ def test_each_atom_that_light_goes_to_is_in_an_estimate() -> None:
 def test_a_check_counts_the_time_that_it_takes_to_read_the_sequence() -> None:
     asked = child.Check(device="AnalogDevice", sequence=AFM, noise=Noise())
     assert child.check("qutip", asked).preparation > emulator.check("AnalogDevice", AFM, Noise())
+
+
+def test_on_a_slower_machine_an_emulation_is_estimated_to_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = child.Check(device="AnalogDevice", sequence=AFM, noise=Noise())
+    monkeypatch.setattr(speed, "slowness", lambda: 2.5)
+    assert child.check("qutip", asked).preparation > 2.5 * emulator.check("AnalogDevice", AFM, Noise())
+
+
+def test_no_machine_is_so_fast_that_bounds_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for took, times in {speed.REFERENCE / 3: 1.0, speed.REFERENCE: 1.0, speed.REFERENCE * 3: 3.0}.items():
+        monkeypatch.setattr(speed, "_piece", lambda took=took: took)
+        assert speed.slowness.__wrapped__() == times
+
+
+def test_how_slow_the_machine_is_is_known_before_the_first_check() -> None:
+    """To the process that all others are forked from: they do not look anew."""
+    emulator.warm_up()
+    assert speed.slowness.cache_info().currsize == 1
 
 
 def test_atoms_that_feel_nothing_of_each_other_are_not_estimated_as_if_they_did() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from warden.model import SECOND, one_line
-from warden.qpu import allowance
+from warden.qpu import allowance, speed
 from warden.qpu.costs import human
 from warden.qpu.drift import Findings, Survey
 from warden.qpu.noise import Noise
@@ -169,8 +169,10 @@ def check(emulator: str, request: Check) -> Outcome:
     found = answer(emulator, request)
     # It reads it anew, and then samples it again and again.
     reading = 2 * math.ceil((time.process_time() - begun) * SECOND)
-    needed = min(found.preparation + reading, _FOREVER)
-    return found if found.error else msgspec.structs.replace(found, preparation=needed)
+    if found.error:
+        return found
+    needed = math.ceil(found.preparation * speed.slowness()) + reading
+    return msgspec.structs.replace(found, preparation=min(needed, _FOREVER))
 
 
 def answer(emulator: str, request: Describe | Check | Order | Calibrate) -> Outcome:

@@ -16,7 +16,7 @@ from pulser_simulation import QutipBackendV2, QutipConfig, QutipEmulator, QutipS
 from pulser_simulation.hamiltonian import Hamiltonian
 from pulser_simulation.simulation import HamiltonianWithReps
 
-from warden.qpu import costs, emulation, shots
+from warden.qpu import costs, emulation, shots, speed
 from warden.qpu.emulation import describe, facts, read
 from warden.qpu.physics import Order
 
@@ -108,6 +108,7 @@ _STEPS = 10**9
 
 def warm_up() -> None:
     """Emulate an atom: imports that QuTiP puts off, and memory that a fork shares until it is written to."""
+    speed.slowness()
     register = pulser.Register({"atom": (0.0, 0.0)})
     sequence = pulser.Sequence(register, pulser.MockDevice)
     sequence.declare_channel("global", "rydberg_global")

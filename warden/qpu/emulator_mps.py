@@ -12,7 +12,7 @@ import torch
 from emu_mps import MPSBackend, MPSConfig, optimatrix
 from pulser.backend import BitStrings
 
-from warden.qpu import costs, emulation, pasqal, shots
+from warden.qpu import costs, emulation, pasqal, shots, speed
 from warden.qpu.emulation import describe, facts, read
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _seek = optimatrix.minimize_bandwidth
 
 
 def warm_up() -> None:
-    """As of state vectors: nothing is to be had here."""
+    """As of state vectors."""
+    speed.slowness()
 
 
 def check(device: str, sequence: str, noise: Noise) -> int:

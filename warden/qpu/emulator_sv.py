@@ -9,7 +9,7 @@ from emu_sv import SVBackend, SVConfig
 from emu_sv.solver import Solver
 from pulser.backend import AggregationMethod, Observable
 
-from warden.qpu import costs, emulation, pasqal, shots
+from warden.qpu import costs, emulation, pasqal, shots, speed
 from warden.qpu.emulation import describe, facts, read
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class _Populations(Observable):  # type: ignore[misc]
 
 
 def warm_up() -> None:
-    """Its processes take as long to be made ready as to be used: nothing is to be had here."""
+    """Look how fast the machine is. More is not to be had: its processes take as long to be made ready as to be used."""
+    speed.slowness()
 
 
 def check(device: str, sequence: str, noise: Noise) -> int:
