@@ -2,16 +2,18 @@
 
 A run belongs to the worker from StartRun until the worker says what became of it, also when its task was cancelled
 meanwhile: the QPU is free when the worker says so, not when we wish it. A run is given up only when a worker comes
-without it, or keeps it beyond all limits; a worker that gets another order drops what it had.
+without it, or keeps it beyond all limits; a worker that gets another order drops what it had. `aftermath` says what becomes
+of the task of a run that is over.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from warden import admission, policy, results, wire
+from warden.aftermath import Aftermath
 from warden.calibrator import Calibrator
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
 from warden.gauge import SAMPLED, Gauge
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 replace = msgspec.structs.replace
 
-# A task whose runs end again and again without a shot, or without a result, would keep the QPU from everybody.
-_FRUITLESS_RUNS = 3
-_REPEATS = 5
 # So often a worker that comes back with its run gets time to hand it in.
 _RETURNS = 10
 # What a worker has beyond a run's limit, on top of the time in which its silence is noticed, to tell of its end.
@@ -82,6 +81,7 @@ class Dispatcher:
         self._new_id = new_id
         self._active: _Active | None = None
         self.calibrator = Calibrator(ledger, planner, new_id, remembered, grace=self._silence + _GRACE)
+        self._aftermath = Aftermath(settings, ledger, planner, self.health)
         self._gauge = Gauge(ledger, planner, every=settings.timing.scaled(SAMPLED))
         # Until then only the worker that we knew is taken: it may be at work, and needs some time to say so.
         self._awaited: Micros | None = None
@@ -218,7 +218,7 @@ class Dispatcher:
         self._active = None
         task = self._ledger.task(active.task)
         if task is not None:
-            self._settle(task, active, finished, now)
+            self._aftermath.settle(task, active.run, finished, now, stopping=active.stopping)
 
     def _calibrated(self, peer: bytes, finished: wire.CalibrationFinished, now: Micros) -> None:
         self._tell(peer, wire.ForgetRun(token=finished.token))
@@ -229,68 +229,13 @@ class Dispatcher:
             # It has to know which one is in force from now on.
             self._welcome(peer)
 
-    def _settle(self, task: Task, active: _Active, finished: wire.RunFinished, now: Micros) -> None:
-        """Account for a run that has ended, and decide what becomes of its task."""
-        run = active.run
-        time = min(finished.time, max(0, now - run.started))
-        refused = bool(finished.error) and finished.fault != "device"
-        failure = "" if refused else results.problem(task, run, finished, now, stopping=active.stopping)
-        shots = 0 if refused or failure else finished.shots
-        self._ledger.account(task, now, shots=shots, qpu_time=time)
-        self._planner.count_shots(shots)
-        outcome = "failed" if failure else "refused" if refused else "whole" if shots == run.shots else "cut"
-        self._note("run ended", task, run, shots=shots, seconds=time / SECOND, outcome=outcome)
-        task = replace(task, run=None, qpu_time=task.qpu_time + time, runs=task.runs + 1)
-        if failure:
-            self._repeat(task, f"run {task.runs} failed: {failure}", now)
-            return
-        if shots:
-            self.health.succeeded()
-        elif not active.stopping:
-            # Everybody reads this reason, and a task's error may quote its sequence.
-            what = "by the fault of its task, as the QPU says" if refused else "it ended at its limit without a shot"
-            self.health.failed(what, now, blamed=task.uid)
-        if task.status.final:
-            self._ledger.keep_task(told(task, f"run {task.runs} stopped", now))
-            return
-        counts = results.merged(task.counts, finished.counts) if shots else task.counts
-        text = f"{shots} of {run.shots} shots in {time / SECOND:.3f} s"
-        fruitless = 0 if shots or active.stopping else task.fruitless + 1
-        task = replace(task, counts=counts, shots_done=task.shots_done + shots, fruitless=fruitless)
-        task = replace(task, metadata=results.metadata(task, finished, self._settings.name) if shots else task.metadata)
-        for line in (*results.lines(finished), text):
-            task = told(task, f"run {task.runs}: {line}", now)
-        kept = None if refused else results.in_order(task, run, finished)
-        if refused:
-            self._ledger.finish_task(task, TaskStatus.FAILED, finished.error, now)
-        elif task.shots_left == 0:
-            self._ledger.finish_task(task, TaskStatus.COMPLETED, "", now, kept)
-        elif fruitless >= _FRUITLESS_RUNS:
-            error = f"{fruitless} runs in a row ended at their limit without a shot: it takes longer than a run may"
-            self._ledger.finish_task(task, TaskStatus.FAILED, error, now)
-        else:
-            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now), bitstrings=kept)
-
     def _lose(self, active: _Active, what: str, now: Micros) -> None:
         """The run will never end, or not with a result that counts: it has to be repeated."""
         self._active = None
         task = self._ledger.task(active.task)
         if task is not None:
-            self._note("run lost", task, active.run)
-            self._repeat(replace(task, run=None), f"run {task.runs + 1} {what}", now)
-
-    def _repeat(self, task: Task, what: str, now: Micros) -> None:
-        self.health.failed(what, now)
-        if task.status.final:
-            self._ledger.keep_task(told(task, what, now))
-            return
-        task = replace(task, repeats=task.repeats + 1)
-        if task.repeats <= _REPEATS:
-            task = told(task, f"{what} and will be repeated", now)
-            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now))
-        else:
-            error = f"the QPU failed in {task.repeats} of its runs, the last time: {what}"
-            self._ledger.finish_task(task, TaskStatus.FAILED, error, now)
+            self._ledger.note_run("run lost", task, active.run)
+            self._aftermath.repeat(replace(task, run=None), f"run {task.runs + 1} {what}", now)
 
     # --- what the core wants ---
 
@@ -399,7 +344,7 @@ class Dispatcher:
             bitstrings=task.bitstrings,
         )
         self._tell(self.worker.peer, order)
-        self._note("run started", task, run, shots=shots)
+        self._ledger.note_run("run started", task, run, shots=shots)
         return True
 
     def cancel(self, task: Task, now: Micros) -> None:
@@ -414,9 +359,6 @@ class Dispatcher:
         self._active = replace(active, stopping=True, patience=patience)
         if self.worker is not None:
             self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
-
-    def _note(self, event: str, task: Task, run: Run, **facts: Any) -> None:
-        self._ledger.note(event, task=task.id, job=task.job, uid=task.uid, run=brief(run.token), **facts)
 
     def _tell(self, peer: bytes, body: wire.Message) -> None:
         self._ledger.add(Tell(peer, body))

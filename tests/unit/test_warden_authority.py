@@ -37,6 +37,7 @@ PURE = [
     "queue",
     "planner",
     "dispatch",
+    "aftermath",
     "condition",
     "health",
     "hosts",
