@@ -14,7 +14,7 @@ from warden.ledger import told
 from warden.model import SECOND, TaskStatus
 
 if TYPE_CHECKING:
-    from warden import wire
+    from warden import orders
     from warden.events import Settings
     from warden.health import Health
     from warden.ledger import Ledger
@@ -37,7 +37,7 @@ class Aftermath:
         self._planner = planner
         self._health = health
 
-    def settle(self, task: Task, run: Run, finished: wire.RunFinished, now: Micros, *, stopping: bool) -> None:
+    def settle(self, task: Task, run: Run, finished: orders.RunFinished, now: Micros, *, stopping: bool) -> None:
         """Account for a run that has ended, and decide what becomes of its task."""
         time = min(finished.time, max(0, now - run.started))
         refused = bool(finished.error) and finished.fault != "device"

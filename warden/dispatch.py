@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import admission, policy, results, wire
+from warden import admission, orders, policy, results, wire
 from warden.aftermath import Aftermath
 from warden.calibrator import Calibrator
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
@@ -121,18 +121,18 @@ class Dispatcher:
         match event:
             case Garbled(peer=peer, text=text):
                 self._garbled(peer, text, now)
-            case Reported(peer=peer, body=wire.WorkerHello() as hello):
+            case Reported(peer=peer, body=orders.WorkerHello() as hello):
                 self._hello(peer, hello, now)
-            case Reported(peer=peer, body=wire.WorkerBeat() as beat):
+            case Reported(peer=peer, body=orders.WorkerBeat() as beat):
                 self._beat(peer, beat, now)
-            case Reported(peer=peer, body=wire.RunFinished() as finished):
+            case Reported(peer=peer, body=orders.RunFinished() as finished):
                 self._finished(peer, finished, now)
-            case Reported(peer=peer, body=wire.CalibrationFinished() as finished):
+            case Reported(peer=peer, body=orders.CalibrationFinished() as finished):
                 self._calibrated(peer, finished, now)
             case _:
                 pass
 
-    def _hello(self, peer: bytes, hello: wire.WorkerHello, now: Micros) -> None:
+    def _hello(self, peer: bytes, hello: orders.WorkerHello, now: Micros) -> None:
         active = self._active
         if self.worker is not None and self.worker.instance != hello.instance:
             self._turn_away(peer, hello.token, "this QPU has a worker already, and it is alive")
@@ -158,37 +158,37 @@ class Dispatcher:
                 patience = max(active.patience, now + self._silence + _GRACE)
                 self._active = replace(active, patience=patience, returns=active.returns + 1)
             if active.stopping:
-                self._tell(peer, wire.StopRun(token=hello.token))
+                self._tell(peer, orders.StopRun(token=hello.token))
         elif hello.token and hello.token != self.calibrator.token:
-            self._tell(peer, wire.StopRun(token=hello.token))
+            self._tell(peer, orders.StopRun(token=hello.token))
 
-    def _beat(self, peer: bytes, beat: wire.WorkerBeat, now: Micros) -> None:
+    def _beat(self, peer: bytes, beat: orders.WorkerBeat, now: Micros) -> None:
         if self.worker is None or self.worker.instance != beat.instance:
             # It does not know that we forgot it: we were restarted, or it was silent for too long.
             self._turn_away(peer, beat.token, "say hello again")
             return
         self.worker = replace(self.worker, peer=peer, seen=now, ahead=beat.clock - now, quality=beat.quality)
-        self._tell(peer, wire.BrokerBeat(time=now))
+        self._tell(peer, orders.BrokerBeat(time=now))
         self.calibrator.shown(beat.token, now, self._silence)
         active = self._active
         if active is None:
             if beat.token and beat.token != self.calibrator.token:
-                self._tell(peer, wire.StopRun(token=beat.token))
+                self._tell(peer, orders.StopRun(token=beat.token))
         elif beat.token != active.run.token:
             self._miss(active, now)
         else:
             self._active = replace(active, astray=None)
             if active.stopping:
-                self._tell(peer, wire.StopRun(token=active.run.token))
+                self._tell(peer, orders.StopRun(token=active.run.token))
 
     def _turn_away(self, peer: bytes, token: str, text: str) -> None:
         """A worker that is not ours; a run that it is at all the same has been given to another one."""
-        self._tell(peer, wire.Unwelcome(text=text))
+        self._tell(peer, orders.Unwelcome(text=text))
         if token and token != self.calibrator.token and (self._active is None or token != self._active.run.token):
-            self._tell(peer, wire.StopRun(token=token))
+            self._tell(peer, orders.StopRun(token=token))
 
     def _welcome(self, peer: bytes) -> None:
-        self._tell(peer, wire.Welcome(interval=self._settings.heartbeat, calibration=self.calibrator.in_force))
+        self._tell(peer, orders.Welcome(interval=self._settings.heartbeat, calibration=self.calibrator.in_force))
 
     def _miss(self, active: _Active, now: Micros) -> None:
         """The worker does not know of its run: the order was lost on its way, if this is no news of long ago."""
@@ -201,14 +201,14 @@ class Dispatcher:
         self._ledger.note("garbage from a worker", text=text)
         if self.worker is None or self.worker.peer != peer:
             # Whatever it is, it shall learn that nobody understands it: an older worker, for instance.
-            self._tell(peer, wire.Unwelcome(text=f"this broker does not understand: {text}"))
+            self._tell(peer, orders.Unwelcome(text=f"this broker does not understand: {text}"))
         elif self._active is not None and now - self._active.run.started >= self._silence:
             # Not of the run before, whose result it may have offered twice; one that has just begun shows by its beats.
-            self._tell(peer, wire.ForgetRun(token=self._active.run.token))
+            self._tell(peer, orders.ForgetRun(token=self._active.run.token))
             self._lose(self._active, f"ended in garbage ({text})", now)
 
-    def _finished(self, peer: bytes, finished: wire.RunFinished, now: Micros) -> None:
-        self._tell(peer, wire.ForgetRun(token=finished.token))
+    def _finished(self, peer: bytes, finished: orders.RunFinished, now: Micros) -> None:
+        self._tell(peer, orders.ForgetRun(token=finished.token))
         active = self._active
         if active is None or active.run.token != finished.token:
             self._ledger.note("stale result dropped", run=brief(finished.token))
@@ -220,8 +220,8 @@ class Dispatcher:
         if task is not None:
             self._aftermath.settle(task, active.run, finished, now, stopping=active.stopping)
 
-    def _calibrated(self, peer: bytes, finished: wire.CalibrationFinished, now: Micros) -> None:
-        self._tell(peer, wire.ForgetRun(token=finished.token))
+    def _calibrated(self, peer: bytes, finished: orders.CalibrationFinished, now: Micros) -> None:
+        self._tell(peer, orders.ForgetRun(token=finished.token))
         counts, worker = self.calibrator.finished(finished, now), self.worker
         if worker is not None and worker.instance == finished.instance:
             better = counts and worker.quality is not None
@@ -275,7 +275,7 @@ class Dispatcher:
             self.worker = None
         active = self._active
         if active is not None and self.worker is not None and now >= active.patience:
-            self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
+            self._tell(self.worker.peer, orders.StopRun(token=active.run.token))
             self._lose(active, "did not end", now)
         elif active is not None and self._planner.block(now) is not None:
             self._stop(active, now)
@@ -331,7 +331,7 @@ class Dispatcher:
         what = f"{shots} shots from shot {run.first_shot}{results.calibrated(task)}"
         task = told(task, f"run {task.runs + 1} started: {what}", now)
         self._ledger.keep_task(replace(task, status=TaskStatus.RUNNING, run=run))
-        order = wire.StartRun(
+        order = orders.StartRun(
             token=run.token,
             task=task.id,
             sequence="",
@@ -358,7 +358,7 @@ class Dispatcher:
         patience = min(active.patience, now + self._silence + _GRACE)
         self._active = replace(active, stopping=True, patience=patience)
         if self.worker is not None:
-            self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
+            self._tell(self.worker.peer, orders.StopRun(token=active.run.token))
 
     def _tell(self, peer: bytes, body: wire.Message) -> None:
         self._ledger.add(Tell(peer, body))

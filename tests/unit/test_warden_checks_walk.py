@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from warden_machine import ALICE, BOB, CAROL, OPERATOR, Machine, Qpu
 from warden_submissions import LIMIT, submit
 
-from warden import wire
+from warden import orders, wire
 from warden.checks import PATIENCE
 from warden.events import Answer, Asked, Refuse, Tell
 from warden.model import SECOND
@@ -25,7 +25,7 @@ class Watched(Machine):
     def __init__(self, **settings: Any) -> None:
         self.open: dict[int, int] = {}
         self.outcomes: collections.Counter[str] = collections.Counter()
-        self.asking: dict[bytes, wire.CheckSequence] = {}
+        self.asking: dict[bytes, orders.CheckSequence] = {}
         self.known: dict[bytes, set[str]] = collections.defaultdict(set)
         super().__init__(**settings)
 
@@ -39,11 +39,11 @@ class Watched(Machine):
                     assert asked.correlation in self.open, "it has had its answer"
                     assert self.now <= self.open.pop(asked.correlation), "its answer came late"
                     self.outcomes[type(effect).__name__] += 1
-                case Tell(peer=peer, body=wire.CheckSequence() as check):
+                case Tell(peer=peer, body=orders.CheckSequence() as check):
                     assert peer not in self.asking, "the worker is at another sequence"
                     assert check.sequence not in self.known[peer], "it has said what it thinks of this sequence"
                     self.asking[peer] = check
-                case Tell(peer=peer, body=wire.StopRun(token=token)) if peer in self.asking:
+                case Tell(peer=peer, body=orders.StopRun(token=token)) if peer in self.asking:
                     if self.asking[peer].token == token:
                         del self.asking[peer]
         return effects
