@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import zmq
 
-from warden import frames, keyring, wire
+from warden import frames, keyring, orders, wire
 from warden.qpu import shots
 from warden.qpu.noise import Noise
 from warden.qpu.physics import EMULATORS, Order
@@ -90,8 +90,8 @@ class Bench:
         self._process = subprocess.Popen([*warden, "worker", "--config", str(file)], stderr=subprocess.DEVNULL)
         self._peer = b""
         self._clock = 0
-        self._hear(wire.WorkerHello)
-        self._say(wire.Welcome(interval=1_000_000))
+        self._hear(orders.WorkerHello)
+        self._say(orders.Welcome(interval=1_000_000))
 
     def __enter__(self) -> Self:
         return self
@@ -107,15 +107,15 @@ class Bench:
         token = str(uuid.uuid4())
         begun = time.perf_counter()
         self._say(
-            wire.StartRun(
+            orders.StartRun(
                 token=token, task=task, sequence=sequence, first_shot=0, shots=SHOTS, issued=self._clock, limit=None
             )
         )
-        while (finished := self._hear(wire.RunFinished)).token != token:
+        while (finished := self._hear(orders.RunFinished)).token != token:
             pass
         took = time.perf_counter() - begun
         assert sum(finished.counts.values()) == SHOTS, finished.error
-        self._say(wire.ForgetRun(token=token))
+        self._say(orders.ForgetRun(token=token))
         return took
 
     def _say(self, body: wire.Message) -> None:
@@ -125,8 +125,8 @@ class Bench:
         while True:
             assert self._socket.poll(300_000), "the worker is silent"
             self._peer, said = self._socket.recv_multipart()
-            body: Any = frames.unpack(said, wire.FromWorker)
-            if isinstance(body, wire.WorkerHello | wire.WorkerBeat):
+            body: Any = frames.unpack(said, orders.FromWorker)
+            if isinstance(body, orders.WorkerHello | orders.WorkerBeat):
                 self._clock = body.clock
             if isinstance(body, kind):
                 return body

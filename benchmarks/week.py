@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "unit"))
 
 from warden_machine import ALICE, BOB, DEVICE, Machine, sequence
 
-from warden import wire
+from warden import orders
 from warden.actions import Action, Begin, Calibrate, Send
 from warden.calibration import Calendar, QualityRule, Rule
 from warden.events import Reported
@@ -108,10 +108,10 @@ class Device:
     def check_all(self) -> list[Any]:
         """Say of each sequence that it was asked about that it can run it."""
         told = self.machine.told.get(self.peer, [])
-        asked = [body for body in told if isinstance(body, wire.CheckSequence)]
-        told[:] = [body for body in told if not isinstance(body, wire.CheckSequence)]
+        asked = [body for body in told if isinstance(body, orders.CheckSequence)]
+        told[:] = [body for body in told if not isinstance(body, orders.CheckSequence)]
         for check in asked:
-            self.machine.send(Reported(self.peer, wire.SequenceChecked(instance="worker", token=check.token)))
+            self.machine.send(Reported(self.peer, orders.SequenceChecked(instance="worker", token=check.token)))
         return []
 
     def _do(self, actions: list[Action]) -> None:
@@ -133,7 +133,7 @@ class Device:
                     self._do(self._runner.calibrated(order.token, found, self._clock))
 
 
-def sampled(run: wire.StartRun) -> list[str]:
+def sampled(run: orders.StartRun) -> list[str]:
     """Shots of a run, of the QPU as it was when its task began."""
     [likely] = atom.distribution(PULSE, DRIFT.noise(run.at, run.calibration))
     drawn = np.random.default_rng([SEED, run.task]).random(run.first_shot + run.shots)[run.first_shot :]

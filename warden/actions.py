@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from warden import wire
+from warden import orders, wire
 from warden.qpu.physics import Fault
 
 
@@ -17,13 +17,13 @@ class Send(msgspec.Struct, frozen=True):
 class Begin(msgspec.Struct, frozen=True):
     """Emulate this run, and tell `Runner.computed` what came of it."""
 
-    run: wire.StartRun
+    run: orders.StartRun
 
 
 class Calibrate(msgspec.Struct, frozen=True):
     """Measure the QPU, and tell `Runner.calibrated` what was found."""
 
-    order: wire.StartCalibration
+    order: orders.StartCalibration
 
 
 class Abandon(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Abandon(msgspec.Struct, frozen=True):
 class Check(msgspec.Struct, frozen=True):
     """Have the emulator look at this sequence, beside whatever run is on, and tell `Runner.checked` what it says."""
 
-    check: wire.CheckSequence
+    check: orders.CheckSequence
 
 
 class Dismiss(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from warden import wire
+from warden import orders, wire
 from warden.model import ForbiddenError, RestrictedError, UnauthenticatedError
 
 ROOT = 0
@@ -63,11 +63,11 @@ TABLE: dict[type[wire.Message], Rule] = {
     wire.MoveWindow: Rule(Who.OPERATOR, ""),
     wire.CancelWindow: Rule(Who.OPERATOR, ""),
     wire.Resume: Rule(Who.OPERATOR, "after a drain, or after failures"),
-    wire.WorkerHello: Rule(Who.WORKER, ""),
-    wire.WorkerBeat: Rule(Who.WORKER, ""),
-    wire.RunFinished: Rule(Who.WORKER, "of a run that was given to it, under its token"),
-    wire.SequenceChecked: Rule(Who.WORKER, "of a sequence that it was asked about"),
-    wire.CalibrationFinished: Rule(Who.WORKER, "of a calibration that it was told to carry out, under its token"),
+    orders.WorkerHello: Rule(Who.WORKER, ""),
+    orders.WorkerBeat: Rule(Who.WORKER, ""),
+    orders.RunFinished: Rule(Who.WORKER, "of a run that was given to it, under its token"),
+    orders.SequenceChecked: Rule(Who.WORKER, "of a sequence that it was asked about"),
+    orders.CalibrationFinished: Rule(Who.WORKER, "of a calibration that it was told to carry out, under its token"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import results, wire
+from warden import orders, results
 from warden.events import Calibrating, Commission, Keep, Remark, Tell
 from warden.model import SECOND, Calibration, Micros, State, brief
 
@@ -82,7 +82,7 @@ class Calibrator:
         elif now - self._astray >= silence:
             self._end("was lost on its way to the worker", now)
 
-    def finished(self, finished: wire.CalibrationFinished, now: Micros) -> bool:
+    def finished(self, finished: orders.CalibrationFinished, now: Micros) -> bool:
         """Take in what became of a calibration; whether another one is in force now."""
         at = self._now.commission
         if at is None or finished.token != at.token:
@@ -127,7 +127,7 @@ class Calibrator:
         if at is None or self._graced is not None or self._may_go_on(at.windows, now):
             return
         if worker is not None:
-            self._ledger.add(Tell(worker.peer, wire.StopRun(token=at.token)))
+            self._ledger.add(Tell(worker.peer, orders.StopRun(token=at.token)))
         self._end("was lost with its worker" if worker is None else "was not done in its window", now)
 
     def start(self, worker: Worker, now: Micros) -> None:
@@ -142,7 +142,7 @@ class Calibrator:
         at = Commission(windows=windows, token=self._new_id(), number=number, started=now, instance=worker.instance)
         self._astray = None
         self._keep(Calibrating(commission=at))
-        order = wire.StartCalibration(
+        order = orders.StartCalibration(
             token=at.token,
             number=number,
             at=now,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import wire
+from warden import orders, wire
 from warden.events import Asked, Device, Settings, Tell
 from warden.model import SECOND, BadRequestError, LimitError, Micros, one_line
 
@@ -157,7 +157,7 @@ class Checks:
 
     # --- the worker ---
 
-    def heard(self, said: wire.SequenceChecked) -> None:
+    def heard(self, said: orders.SequenceChecked) -> None:
         """Take in what the worker says of the sequence that it was asked about last; whatever else it says is of no use."""
         question = self._question
         if question is None or said.token != question.token:
@@ -187,7 +187,7 @@ class Checks:
         if worker is None:
             return
         if self._question is not None and now >= self._question.until:
-            self._ledger.add(Tell(worker.peer, wire.StopRun(token=self._question.token)))
+            self._ledger.add(Tell(worker.peer, orders.StopRun(token=self._question.token)))
             self._question = None
         if self._question is not None or not self._lines:
             return
@@ -197,7 +197,9 @@ class Checks:
         self._served, line = next(iter(self._lines.items()))
         held = self._held[next(iter(line))]
         self._question = _Question(self._new_id(), held.digest, worker.peer, now + PATIENCE)
-        self._ledger.add(Tell(worker.peer, wire.CheckSequence(token=self._question.token, sequence=held.body.sequence)))
+        self._ledger.add(
+            Tell(worker.peer, orders.CheckSequence(token=self._question.token, sequence=held.body.sequence))
+        )
 
     def _meet(self, worker: Worker | None, device: Device | None) -> None:
         if worker is None:

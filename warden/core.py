@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from warden import admission, authority, wire
+from warden import admission, authority, orders, wire
 from warden.checks import UNCHECKED, Checks, Held, Verdict, check_runs
 from warden.condition import Condition
 from warden.dispatch import Dispatcher
@@ -113,7 +113,7 @@ class Core:
         match event:
             case Asked():
                 self._asked(event, now)
-            case Reported(body=wire.SequenceChecked() as said):
+            case Reported(body=orders.SequenceChecked() as said):
                 self._checks.heard(said)
             case Reported() | Garbled():
                 self._dispatcher.handle(event, now)

@@ -2,16 +2,18 @@
 
 A run belongs to the worker from StartRun until the worker says what became of it, also when its task was cancelled
 meanwhile: the QPU is free when the worker says so, not when we wish it. A run is given up only when a worker comes
-without it, or keeps it beyond all limits; a worker that gets another order drops what it had.
+without it, or keeps it beyond all limits; a worker that gets another order drops what it had. `aftermath` says what becomes
+of the task of a run that is over.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import admission, policy, results, wire
+from warden import admission, orders, policy, results, wire
+from warden.aftermath import Aftermath
 from warden.calibrator import Calibrator
 from warden.events import Device, Garbled, Keep, Remembered, Reported, Settings, Tell
 from warden.gauge import SAMPLED, Gauge
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 replace = msgspec.structs.replace
 
-# A task whose runs end again and again without a shot, or without a result, would keep the QPU from everybody.
-_FRUITLESS_RUNS = 3
-_REPEATS = 5
 # So often a worker that comes back with its run gets time to hand it in.
 _RETURNS = 10
 # What a worker has beyond a run's limit, on top of the time in which its silence is noticed, to tell of its end.
@@ -82,6 +81,7 @@ class Dispatcher:
         self._new_id = new_id
         self._active: _Active | None = None
         self.calibrator = Calibrator(ledger, planner, new_id, remembered, grace=self._silence + _GRACE)
+        self._aftermath = Aftermath(settings, ledger, planner, self.health)
         self._gauge = Gauge(ledger, planner, every=settings.timing.scaled(SAMPLED))
         # Until then only the worker that we knew is taken: it may be at work, and needs some time to say so.
         self._awaited: Micros | None = None
@@ -121,18 +121,18 @@ class Dispatcher:
         match event:
             case Garbled(peer=peer, text=text):
                 self._garbled(peer, text, now)
-            case Reported(peer=peer, body=wire.WorkerHello() as hello):
+            case Reported(peer=peer, body=orders.WorkerHello() as hello):
                 self._hello(peer, hello, now)
-            case Reported(peer=peer, body=wire.WorkerBeat() as beat):
+            case Reported(peer=peer, body=orders.WorkerBeat() as beat):
                 self._beat(peer, beat, now)
-            case Reported(peer=peer, body=wire.RunFinished() as finished):
+            case Reported(peer=peer, body=orders.RunFinished() as finished):
                 self._finished(peer, finished, now)
-            case Reported(peer=peer, body=wire.CalibrationFinished() as finished):
+            case Reported(peer=peer, body=orders.CalibrationFinished() as finished):
                 self._calibrated(peer, finished, now)
             case _:
                 pass
 
-    def _hello(self, peer: bytes, hello: wire.WorkerHello, now: Micros) -> None:
+    def _hello(self, peer: bytes, hello: orders.WorkerHello, now: Micros) -> None:
         active = self._active
         if self.worker is not None and self.worker.instance != hello.instance:
             self._turn_away(peer, hello.token, "this QPU has a worker already, and it is alive")
@@ -158,37 +158,37 @@ class Dispatcher:
                 patience = max(active.patience, now + self._silence + _GRACE)
                 self._active = replace(active, patience=patience, returns=active.returns + 1)
             if active.stopping:
-                self._tell(peer, wire.StopRun(token=hello.token))
+                self._tell(peer, orders.StopRun(token=hello.token))
         elif hello.token and hello.token != self.calibrator.token:
-            self._tell(peer, wire.StopRun(token=hello.token))
+            self._tell(peer, orders.StopRun(token=hello.token))
 
-    def _beat(self, peer: bytes, beat: wire.WorkerBeat, now: Micros) -> None:
+    def _beat(self, peer: bytes, beat: orders.WorkerBeat, now: Micros) -> None:
         if self.worker is None or self.worker.instance != beat.instance:
             # It does not know that we forgot it: we were restarted, or it was silent for too long.
             self._turn_away(peer, beat.token, "say hello again")
             return
         self.worker = replace(self.worker, peer=peer, seen=now, ahead=beat.clock - now, quality=beat.quality)
-        self._tell(peer, wire.BrokerBeat(time=now))
+        self._tell(peer, orders.BrokerBeat(time=now))
         self.calibrator.shown(beat.token, now, self._silence)
         active = self._active
         if active is None:
             if beat.token and beat.token != self.calibrator.token:
-                self._tell(peer, wire.StopRun(token=beat.token))
+                self._tell(peer, orders.StopRun(token=beat.token))
         elif beat.token != active.run.token:
             self._miss(active, now)
         else:
             self._active = replace(active, astray=None)
             if active.stopping:
-                self._tell(peer, wire.StopRun(token=active.run.token))
+                self._tell(peer, orders.StopRun(token=active.run.token))
 
     def _turn_away(self, peer: bytes, token: str, text: str) -> None:
         """A worker that is not ours; a run that it is at all the same has been given to another one."""
-        self._tell(peer, wire.Unwelcome(text=text))
+        self._tell(peer, orders.Unwelcome(text=text))
         if token and token != self.calibrator.token and (self._active is None or token != self._active.run.token):
-            self._tell(peer, wire.StopRun(token=token))
+            self._tell(peer, orders.StopRun(token=token))
 
     def _welcome(self, peer: bytes) -> None:
-        self._tell(peer, wire.Welcome(interval=self._settings.heartbeat, calibration=self.calibrator.in_force))
+        self._tell(peer, orders.Welcome(interval=self._settings.heartbeat, calibration=self.calibrator.in_force))
 
     def _miss(self, active: _Active, now: Micros) -> None:
         """The worker does not know of its run: the order was lost on its way, if this is no news of long ago."""
@@ -201,14 +201,14 @@ class Dispatcher:
         self._ledger.note("garbage from a worker", text=text)
         if self.worker is None or self.worker.peer != peer:
             # Whatever it is, it shall learn that nobody understands it: an older worker, for instance.
-            self._tell(peer, wire.Unwelcome(text=f"this broker does not understand: {text}"))
+            self._tell(peer, orders.Unwelcome(text=f"this broker does not understand: {text}"))
         elif self._active is not None and now - self._active.run.started >= self._silence:
             # Not of the run before, whose result it may have offered twice; one that has just begun shows by its beats.
-            self._tell(peer, wire.ForgetRun(token=self._active.run.token))
+            self._tell(peer, orders.ForgetRun(token=self._active.run.token))
             self._lose(self._active, f"ended in garbage ({text})", now)
 
-    def _finished(self, peer: bytes, finished: wire.RunFinished, now: Micros) -> None:
-        self._tell(peer, wire.ForgetRun(token=finished.token))
+    def _finished(self, peer: bytes, finished: orders.RunFinished, now: Micros) -> None:
+        self._tell(peer, orders.ForgetRun(token=finished.token))
         active = self._active
         if active is None or active.run.token != finished.token:
             self._ledger.note("stale result dropped", run=brief(finished.token))
@@ -218,10 +218,10 @@ class Dispatcher:
         self._active = None
         task = self._ledger.task(active.task)
         if task is not None:
-            self._settle(task, active, finished, now)
+            self._aftermath.settle(task, active.run, finished, now, stopping=active.stopping)
 
-    def _calibrated(self, peer: bytes, finished: wire.CalibrationFinished, now: Micros) -> None:
-        self._tell(peer, wire.ForgetRun(token=finished.token))
+    def _calibrated(self, peer: bytes, finished: orders.CalibrationFinished, now: Micros) -> None:
+        self._tell(peer, orders.ForgetRun(token=finished.token))
         counts, worker = self.calibrator.finished(finished, now), self.worker
         if worker is not None and worker.instance == finished.instance:
             better = counts and worker.quality is not None
@@ -229,68 +229,13 @@ class Dispatcher:
             # It has to know which one is in force from now on.
             self._welcome(peer)
 
-    def _settle(self, task: Task, active: _Active, finished: wire.RunFinished, now: Micros) -> None:
-        """Account for a run that has ended, and decide what becomes of its task."""
-        run = active.run
-        time = min(finished.time, max(0, now - run.started))
-        refused = bool(finished.error) and finished.fault != "device"
-        failure = "" if refused else results.problem(task, run, finished, now, stopping=active.stopping)
-        shots = 0 if refused or failure else finished.shots
-        self._ledger.account(task, now, shots=shots, qpu_time=time)
-        self._planner.count_shots(shots)
-        outcome = "failed" if failure else "refused" if refused else "whole" if shots == run.shots else "cut"
-        self._note("run ended", task, run, shots=shots, seconds=time / SECOND, outcome=outcome)
-        task = replace(task, run=None, qpu_time=task.qpu_time + time, runs=task.runs + 1)
-        if failure:
-            self._repeat(task, f"run {task.runs} failed: {failure}", now)
-            return
-        if shots:
-            self.health.succeeded()
-        elif not active.stopping:
-            # Everybody reads this reason, and a task's error may quote its sequence.
-            what = "by the fault of its task, as the QPU says" if refused else "it ended at its limit without a shot"
-            self.health.failed(what, now, blamed=task.uid)
-        if task.status.final:
-            self._ledger.keep_task(told(task, f"run {task.runs} stopped", now))
-            return
-        counts = results.merged(task.counts, finished.counts) if shots else task.counts
-        text = f"{shots} of {run.shots} shots in {time / SECOND:.3f} s"
-        fruitless = 0 if shots or active.stopping else task.fruitless + 1
-        task = replace(task, counts=counts, shots_done=task.shots_done + shots, fruitless=fruitless)
-        task = replace(task, metadata=results.metadata(task, finished, self._settings.name) if shots else task.metadata)
-        for line in (*results.lines(finished), text):
-            task = told(task, f"run {task.runs}: {line}", now)
-        kept = None if refused else results.in_order(task, run, finished)
-        if refused:
-            self._ledger.finish_task(task, TaskStatus.FAILED, finished.error, now)
-        elif task.shots_left == 0:
-            self._ledger.finish_task(task, TaskStatus.COMPLETED, "", now, kept)
-        elif fruitless >= _FRUITLESS_RUNS:
-            error = f"{fruitless} runs in a row ended at their limit without a shot: it takes longer than a run may"
-            self._ledger.finish_task(task, TaskStatus.FAILED, error, now)
-        else:
-            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now), bitstrings=kept)
-
     def _lose(self, active: _Active, what: str, now: Micros) -> None:
         """The run will never end, or not with a result that counts: it has to be repeated."""
         self._active = None
         task = self._ledger.task(active.task)
         if task is not None:
-            self._note("run lost", task, active.run)
-            self._repeat(replace(task, run=None), f"run {task.runs + 1} {what}", now)
-
-    def _repeat(self, task: Task, what: str, now: Micros) -> None:
-        self.health.failed(what, now)
-        if task.status.final:
-            self._ledger.keep_task(told(task, what, now))
-            return
-        task = replace(task, repeats=task.repeats + 1)
-        if task.repeats <= _REPEATS:
-            task = told(task, f"{what} and will be repeated", now)
-            self._ledger.keep_task(replace(task, status=TaskStatus.QUEUED, since=now))
-        else:
-            error = f"the QPU failed in {task.repeats} of its runs, the last time: {what}"
-            self._ledger.finish_task(task, TaskStatus.FAILED, error, now)
+            self._ledger.note_run("run lost", task, active.run)
+            self._aftermath.repeat(replace(task, run=None), f"run {task.runs + 1} {what}", now)
 
     # --- what the core wants ---
 
@@ -330,7 +275,7 @@ class Dispatcher:
             self.worker = None
         active = self._active
         if active is not None and self.worker is not None and now >= active.patience:
-            self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
+            self._tell(self.worker.peer, orders.StopRun(token=active.run.token))
             self._lose(active, "did not end", now)
         elif active is not None and self._planner.block(now) is not None:
             self._stop(active, now)
@@ -386,7 +331,7 @@ class Dispatcher:
         what = f"{shots} shots from shot {run.first_shot}{results.calibrated(task)}"
         task = told(task, f"run {task.runs + 1} started: {what}", now)
         self._ledger.keep_task(replace(task, status=TaskStatus.RUNNING, run=run))
-        order = wire.StartRun(
+        order = orders.StartRun(
             token=run.token,
             task=task.id,
             sequence="",
@@ -399,7 +344,7 @@ class Dispatcher:
             bitstrings=task.bitstrings,
         )
         self._tell(self.worker.peer, order)
-        self._note("run started", task, run, shots=shots)
+        self._ledger.note_run("run started", task, run, shots=shots)
         return True
 
     def cancel(self, task: Task, now: Micros) -> None:
@@ -413,10 +358,7 @@ class Dispatcher:
         patience = min(active.patience, now + self._silence + _GRACE)
         self._active = replace(active, stopping=True, patience=patience)
         if self.worker is not None:
-            self._tell(self.worker.peer, wire.StopRun(token=active.run.token))
-
-    def _note(self, event: str, task: Task, run: Run, **facts: Any) -> None:
-        self._ledger.note(event, task=task.id, job=task.job, uid=task.uid, run=brief(run.token), **facts)
+            self._tell(self.worker.peer, orders.StopRun(token=active.run.token))
 
     def _tell(self, peer: bytes, body: wire.Message) -> None:
         self._ledger.add(Tell(peer, body))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from warden import frames, journal, wire
+from warden import frames, journal, orders
 from warden.core import Core
 from warden.events import Answer, Asked, Door, Enrolled, Garbled, Note, Refuse, Reported, Started, Stepped, Tell
 from warden.model import UnavailableError, WardenError
@@ -144,7 +144,7 @@ class Engine:
         match effect:
             case Answer(to=asked) | Refuse(to=asked):
                 return [Outgoing(asked.door, asked.peer, _packed(effect))]
-            case Tell(peer=peer, body=wire.StartRun() as run):
+            case Tell(peer=peer, body=orders.StartRun() as run):
                 try:
                     run = msgspec.structs.replace(run, sequence=self._store.sequence(run.task))
                 except StoreError as error:
@@ -195,7 +195,7 @@ def refusal(frame: bytes, error: WardenError) -> bytes:
 def read_report(peer: bytes, frame: bytes) -> Reported | Garbled:
     """What a worker says."""
     try:
-        return Reported(peer, frames.unpack(frame, wire.FromWorker))
+        return Reported(peer, frames.unpack(frame, orders.FromWorker))
     except WardenError as error:
         log.warning("a worker sent what cannot be understood: %s", error)
         return Garbled(peer, " ".join(error.text[:_QUOTED].split()))

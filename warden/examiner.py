@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from warden import wire
+from warden import orders
 from warden.actions import Check, Dismiss, Failure, Send
 from warden.model import SECOND
 
@@ -29,7 +29,7 @@ class Examiner:
     def times(self) -> list[Micros]:
         return [] if self._check is None else [self._check[1]]
 
-    def begin(self, check: wire.CheckSequence, now: Micros) -> list[Action]:
+    def begin(self, check: orders.CheckSequence, now: Micros) -> list[Action]:
         """The broker asks about a sequence."""
         if self._check is not None and self._check[0] == check.token:
             return []
@@ -62,7 +62,7 @@ class Examiner:
         return given_up
 
     def _verdict(self, token: str, outcome: Micros | Failure) -> Send:
-        said = wire.SequenceChecked(instance=self._instance, token=token)
+        said = orders.SequenceChecked(instance=self._instance, token=token)
         if isinstance(outcome, Failure):
             return Send(replace(said, error=outcome.text, fault=outcome.fault))
         return Send(replace(said, preparation=outcome))

@@ -14,7 +14,7 @@ import msgspec
 
 from warden import policy
 from warden.events import Answer, Archive, Asked, Effect, Keep, Note, Remembered, Settings, Usage
-from warden.model import SECOND, Micros, Session, Task, TaskStatus, WardenError, brief, clock
+from warden.model import SECOND, Micros, Run, Session, Task, TaskStatus, WardenError, brief, clock
 from warden.queue import Queue
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ class Ledger:
 
     def note(self, event: str, **facts: Any) -> None:
         self.add(Note(event, facts))
+
+    def note_run(self, event: str, task: Task, run: Run, **facts: Any) -> None:
+        self.note(event, task=task.id, job=task.job, uid=task.uid, run=brief(run.token), **facts)
 
     def audit(self, event: str, **facts: Any) -> None:
         """A session, a deed of an operator, or a refusal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from warden import bitstrings, wire
+from warden import bitstrings, orders, wire
 from warden.model import SECOND, few, one_line
 from warden.qpu.noise import Noise
 
@@ -21,7 +21,7 @@ def merged(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     return {bits: counts.get(bits, 0) + more.get(bits, 0) for bits in {**counts, **more}}
 
 
-def problem(task: Task, run: Run, finished: wire.RunFinished, now: Micros, *, stopping: bool) -> str:
+def problem(task: Task, run: Run, finished: orders.RunFinished, now: Micros, *, stopping: bool) -> str:
     """Why a run does not count and has to be repeated, or nothing. `stopping`: the worker was told to end it early."""
     counts = finished.counts
     lies = {
@@ -40,7 +40,7 @@ def problem(task: Task, run: Run, finished: wire.RunFinished, now: Micros, *, st
     return "it ended before its limit, without a shot" if early and not finished.shots else ""
 
 
-def in_order(task: Task, run: Run, finished: wire.RunFinished) -> wire.Bitstrings | None:
+def in_order(task: Task, run: Run, finished: orders.RunFinished) -> wire.Bitstrings | None:
     """The shots of a run that counts, if they are to be kept in their order."""
     if not task.bitstrings or not finished.shots:
         return None
@@ -49,7 +49,7 @@ def in_order(task: Task, run: Run, finished: wire.RunFinished) -> wire.Bitstring
     )
 
 
-def metadata(task: Task, finished: wire.RunFinished, qpu: str) -> dict[str, Any]:
+def metadata(task: Task, finished: orders.RunFinished, qpu: str) -> dict[str, Any]:
     """What is told of a result: by the worker, and by us, who know the task."""
     told = {**finished.metadata, "qpu": qpu, "qubits": task.qubits, "shots": task.shots_done}
     if task.calibration is None:
@@ -57,7 +57,7 @@ def metadata(task: Task, finished: wire.RunFinished, qpu: str) -> dict[str, Any]
     return {**told, "calibration": task.calibration.id, "calibration_age": _age(task) / SECOND}
 
 
-def lines(finished: wire.RunFinished) -> list[str]:
+def lines(finished: orders.RunFinished) -> list[str]:
     """What the worker has for the log of the task."""
     return [one_line(line) for line in finished.log[:_LINES]]
 
@@ -75,7 +75,7 @@ def _age(task: Task) -> Micros:
     return max(0, task.at - task.calibration.time)
 
 
-def flaw(finished: wire.CalibrationFinished) -> str:
+def flaw(finished: orders.CalibrationFinished) -> str:
     """Why a calibration does not count, or nothing."""
     figures = {**finished.measured, **finished.left}
     if finished.error:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from warden import bitstrings, wire
+from warden import bitstrings, orders, wire
 from warden.actions import Abandon, Action, Begin, Calibrate, Failure, Note, Reconnect, Send
 from warden.examiner import Examiner
 from warden.model import SECOND, Calibration, Micros, brief
@@ -34,13 +34,13 @@ class _Work(msgspec.Struct):
     They begin when the emulation and the QPU's own preparation are both over.
     """
 
-    run: wire.StartRun
+    run: orders.StartRun
     started: Micros
     emulated: bool = False
     shots: list[str] | None = None
     pace: Pace | None = None
     shooting_since: Micros = 0
-    facts: Mapping[str, wire.Fact] = {}
+    facts: Mapping[str, orders.Fact] = {}
 
     @property
     def deadline(self) -> Micros | None:
@@ -50,7 +50,7 @@ class _Work(msgspec.Struct):
 class _Scans(msgspec.Struct, frozen=True):
     """The calibration at hand."""
 
-    order: wire.StartCalibration
+    order: orders.StartCalibration
     started: Micros
 
     @property
@@ -74,7 +74,7 @@ class Runner:
         qubits: int,
         timing: Timing,
         heartbeat: Micros,
-        facts: Mapping[str, wire.Fact] = {},
+        facts: Mapping[str, orders.Fact] = {},
         drift: Drift = _STEADY,
     ) -> None:
         """`heartbeat` holds until the broker has said how often it wants to hear from us.
@@ -92,7 +92,7 @@ class Runner:
         self._unheard = 0
         self._work: _Work | None = None
         self._scans: _Scans | None = None
-        self._result: wire.RunFinished | wire.CalibrationFinished | None = None
+        self._result: orders.RunFinished | orders.CalibrationFinished | None = None
         # What the broker's clock shows is ahead of ours by so much, and the calibration that is in force.
         self._ahead: Micros | None = None
         self._calibration: Calibration | None = None
@@ -130,35 +130,35 @@ class Runner:
         """Take in what the broker says."""
         self._unheard = 0
         match message:
-            case wire.StartRun() | wire.StartCalibration() as order:
+            case orders.StartRun() | orders.StartCalibration() as order:
                 return self._ordered(order, now)
-            case wire.StopRun(token=token):
+            case orders.StopRun(token=token):
                 return [*self._stop(token, now), *self._examiner.stop(token)]
-            case wire.CheckSequence() as check:
+            case orders.CheckSequence() as check:
                 return self._examiner.begin(check, now)
-            case wire.Welcome(interval=interval, calibration=calibration):
+            case orders.Welcome(interval=interval, calibration=calibration):
                 # It says so again when another calibration is in force.
                 news: list[Action] = [] if self._welcome else [Note("the broker takes this worker")]
                 self._interval, self._welcome, self._said = interval, True, ""
                 self._calibration = calibration
                 return [*news, *self._offer()]
-            case wire.Unwelcome(text=text):
+            case orders.Unwelcome(text=text):
                 news = [] if text == self._said else [Note(f"the broker says: {text}")]
                 if self._welcome:
                     # It has forgotten us: a hello need not wait for the next beat.
                     self._next_beat = now
                 self._welcome, self._said = False, text
                 return news
-            case wire.BrokerBeat(time=time) if time:
+            case orders.BrokerBeat(time=time) if time:
                 self._ahead = time - now
-            case wire.ForgetRun(token=token) if self._result is not None and self._result.token == token:
+            case orders.ForgetRun(token=token) if self._result is not None and self._result.token == token:
                 self._result = None
                 # The broker has it now, so it is in force.
                 self._calibration, self._measured = self._measured or self._calibration, None
         return []
 
     def computed(
-        self, token: str, outcome: list[str] | Failure, now: Micros, facts: Mapping[str, wire.Fact] = {}
+        self, token: str, outcome: list[str] | Failure, now: Micros, facts: Mapping[str, orders.Fact] = {}
     ) -> list[Action]:
         """Take in what the emulation of this run has come to: all its shots in order, or why there are none.
 
@@ -198,9 +198,9 @@ class Runner:
         self._unheard += 1
         again: list[Action] = [] if self._unheard % _SILENT_BEATS else [Reconnect()]
         if self._welcome:
-            beat = wire.WorkerBeat(instance=self._instance, clock=now, token=self.token, quality=self._quality(now))
+            beat = orders.WorkerBeat(instance=self._instance, clock=now, token=self.token, quality=self._quality(now))
             return [*again, Send(beat), *self._offer()]
-        hello = wire.WorkerHello(
+        hello = orders.WorkerHello(
             instance=self._instance,
             device=self._device_json,
             device_name=self._device_name,
@@ -230,12 +230,12 @@ class Runner:
 
     # --- the run ---
 
-    def _ordered(self, order: wire.StartRun | wire.StartCalibration, now: Micros) -> list[Action]:
+    def _ordered(self, order: orders.StartRun | orders.StartCalibration, now: Micros) -> list[Action]:
         if order.token == self.token or self._is_old(order):
             return []
-        return self._begin(order, now) if isinstance(order, wire.StartRun) else self._calibrate(order, now)
+        return self._begin(order, now) if isinstance(order, orders.StartRun) else self._calibrate(order, now)
 
-    def _is_old(self, order: wire.StartRun | wire.StartCalibration) -> bool:
+    def _is_old(self, order: orders.StartRun | orders.StartCalibration) -> bool:
         """Whether it was ordered before the one that is at work, and came late or twice."""
         newest = self._work.run if self._work is not None else self._scans.order if self._scans is not None else None
         return newest is not None and order.issued < newest.issued
@@ -253,7 +253,7 @@ class Runner:
         self._work = self._scans = self._result = self._measured = None
         return given_up
 
-    def _begin(self, run: wire.StartRun, now: Micros) -> list[Action]:
+    def _begin(self, run: orders.StartRun, now: Micros) -> list[Action]:
         given_up = self._give_up()
         work = self._work = _Work(run, now)
         news: list[Action] = [*given_up, Note(f"run {brief(run.token)}: task {run.task}, {run.shots} shots")]
@@ -280,7 +280,7 @@ class Runner:
         done = [] if work.pace is None else (work.shots or [])[: work.pace.shots_done(now - work.shooting_since)]
         run = work.run
         self._work = None
-        self._result = wire.RunFinished(
+        self._result = orders.RunFinished(
             instance=self._instance,
             token=run.token,
             shots=len(done),
@@ -302,7 +302,7 @@ class Runner:
 
     # --- the calibration ---
 
-    def _calibrate(self, order: wire.StartCalibration, now: Micros) -> list[Action]:
+    def _calibrate(self, order: orders.StartCalibration, now: Micros) -> list[Action]:
         given_up = self._give_up()
         scans = self._scans = _Scans(order, now)
         news: list[Action] = [*given_up, Note(f"calibration {order.number}")]
@@ -320,7 +320,7 @@ class Runner:
         """End the calibration with what was found, and offer it."""
         order, took = scans.order, now - scans.started
         self._scans = None
-        self._result = wire.CalibrationFinished(
+        self._result = orders.CalibrationFinished(
             instance=self._instance,
             token=order.token,
             time=took,
@@ -340,7 +340,7 @@ class Runner:
         ]
 
 
-def _deadline(order: wire.StartRun | wire.StartCalibration) -> Micros | None:
+def _deadline(order: orders.StartRun | orders.StartCalibration) -> Micros | None:
     """Counted from when the order was made: it may have been under way, or we stopped, for longer than it has."""
     return None if order.limit is None else order.issued + order.limit
 

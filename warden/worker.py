@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import zmq
 
-from warden import frames, keyring, signals, wire
+from warden import frames, keyring, orders, signals, wire
 from warden.actions import Abandon, Begin, Calibrate, Check, Dismiss, Failure, Note, Reconnect, Send
 from warden.model import ConfigurationError, Micros, WardenError
 from warden.qpu import software
@@ -65,7 +65,7 @@ class Worker:
             drift=config.drifting,
         )
         self._emulation: Emulation | None = None
-        self._work: wire.StartRun | wire.StartCalibration | None = None
+        self._work: orders.StartRun | orders.StartCalibration | None = None
         self._check: Emulation | None = None
         self._checking = ""
 
@@ -168,7 +168,7 @@ class Worker:
     def _listen(self) -> None:
         while True:
             try:
-                body = frames.unpack(self._broker.recv(zmq.NOBLOCK), wire.ToWorker)
+                body = frames.unpack(self._broker.recv(zmq.NOBLOCK), orders.ToWorker)
             except zmq.Again:
                 return
             except WardenError as error:
@@ -189,22 +189,22 @@ class Worker:
             log.warning("%s", error)
             return Outcome(error=str(error), fault="device")
 
-    def _begin(self, work: wire.StartRun | wire.StartCalibration) -> None:
+    def _begin(self, work: orders.StartRun | orders.StartCalibration) -> None:
         self._work = work
-        begun = self._begun(self._order(work) if isinstance(work, wire.StartRun) else self._calibration(work))
+        begun = self._begun(self._order(work) if isinstance(work, orders.StartRun) else self._calibration(work))
         if isinstance(begun, Outcome):
             self._done(work, begun)
         else:
             self._emulation = begun
 
-    def _order(self, run: wire.StartRun) -> Request:
+    def _order(self, run: orders.StartRun) -> Request:
         return self._emulator.order(run.sequence, self._noise_of(run))
 
-    def _noise_of(self, run: wire.StartRun) -> Noise:
+    def _noise_of(self, run: orders.StartRun) -> Noise:
         """How the QPU was when the run's task began: so all its shots are taken."""
         return self._config.drifting.noise(run.at, run.calibration)
 
-    def _calibration(self, order: wire.StartCalibration) -> Request:
+    def _calibration(self, order: orders.StartCalibration) -> Request:
         survey = Survey(
             drift=self._config.drifting,
             number=order.number,
@@ -223,8 +223,8 @@ class Worker:
         self._done(self._work, self._emulator.collect(ended))
         ended.leave()
 
-    def _done(self, work: wire.StartRun | wire.StartCalibration, outcome: Outcome) -> None:
-        if isinstance(work, wire.StartCalibration):
+    def _done(self, work: orders.StartRun | orders.StartCalibration, outcome: Outcome) -> None:
+        if isinstance(work, orders.StartCalibration):
             findings = outcome.findings or Findings(error=outcome.error)
             self._carry_out(self._runner.calibrated(work.token, findings, _now()))
             return
@@ -242,7 +242,7 @@ class Worker:
             self._emulation.end()
             self._emulation = None
 
-    def _begin_check(self, check: wire.CheckSequence) -> None:
+    def _begin_check(self, check: orders.CheckSequence) -> None:
         self._checking = check.token
         begun = self._begun(self._emulator.check(check.sequence, self._config.drifting.foreseen))
         if isinstance(begun, Outcome):

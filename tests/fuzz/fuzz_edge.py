@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from warden_machine import ALICE, BOB, DEVICE, ROOT, T0, sequence
 from warden_machine import SETTINGS as USUAL
 
-from warden import engine, frames, wire
+from warden import engine, frames, orders, wire
 from warden.authority import Members
 from warden.calibration import Calendar
 from warden.engine import Engine
@@ -84,10 +84,10 @@ def meant(session: str) -> tuple[list[bytes], list[bytes]]:
         wire.Resume(),
     ]
     reports: list[wire.Message] = [
-        wire.WorkerHello(instance="w2", device="{}", device_name=DEVICE, qubits=8, clock=5, token="t"),
-        wire.WorkerBeat(instance="w2", clock=5, token="t"),
-        wire.RunFinished(instance="w2", token="t", shots=2, counts={"01": 2}, time=SECOND, error="e", fault="task"),
-        wire.SequenceChecked(instance="w2", token="id-9", error="e", fault="device", preparation=5),
+        orders.WorkerHello(instance="w2", device="{}", device_name=DEVICE, qubits=8, clock=5, token="t"),
+        orders.WorkerBeat(instance="w2", clock=5, token="t"),
+        orders.RunFinished(instance="w2", token="t", shots=2, counts={"01": 2}, time=SECOND, error="e", fault="task"),
+        orders.SequenceChecked(instance="w2", token="id-9", error="e", fault="device", preparation=5),
     ]
     return [frames.pack_request(n, body) for n, body in enumerate(requests)], [frames.pack(body) for body in reports]
 
@@ -175,11 +175,11 @@ class Edge:
             if outgoing.door is Door.CLIENTS:
                 frames.unpack_answer(outgoing.frame)
                 continue
-            told = frames.unpack(outgoing.frame, wire.ToWorker)
-            if outgoing.peer == b"w1" and isinstance(told, wire.StartRun):
+            told = frames.unpack(outgoing.frame, orders.ToWorker)
+            if outgoing.peer == b"w1" and isinstance(told, orders.StartRun):
                 self._run = told.token
-            elif outgoing.peer == b"w1" and isinstance(told, wire.CheckSequence):
-                checks.append(frames.pack(wire.SequenceChecked(instance="w1", token=told.token)))
+            elif outgoing.peer == b"w1" and isinstance(told, orders.CheckSequence):
+                checks.append(frames.pack(orders.SequenceChecked(instance="w1", token=told.token)))
         # It says at once that it can run them, and may be asked about the next one for it.
         return sent + [more for check in checks for more in self._turn([engine.read_report(b"w1", check), Tick()])]
 
@@ -193,7 +193,9 @@ class Edge:
 
     def _work(self) -> None:
         clock = self._now - T0
-        hello = wire.WorkerHello(instance="w1", device="{}", device_name=DEVICE, qubits=8, clock=clock, token=self._run)
+        hello = orders.WorkerHello(
+            instance="w1", device="{}", device_name=DEVICE, qubits=8, clock=clock, token=self._run
+        )
         self._turn([engine.read_report(b"w1", frames.pack(hello)), Tick()])
 
     def _look(self) -> None:
@@ -202,8 +204,8 @@ class Edge:
         task = self._ask(wire.TaskStart(session=self._mine, sequence=sequence(), shots=4, key=str(self._now)), ALICE)
         for _ in range(100):
             self._now += SECOND
-            beat = wire.WorkerBeat(instance="w1", clock=self._now - T0, token=self._run)
-            done = wire.RunFinished(instance="w1", token=self._run, shots=4, counts={"01": 4}, time=SECOND)
+            beat = orders.WorkerBeat(instance="w1", clock=self._now - T0, token=self._run)
+            done = orders.RunFinished(instance="w1", token=self._run, shots=4, counts={"01": 4}, time=SECOND)
             self._turn([engine.read_report(b"w1", frames.pack(body)) for body in (beat, done)] + [Tick()])
             found = self._ask(wire.GetTask(task=int(str(task["id"]))), ALICE)
             if found["status"] == TaskStatus.COMPLETED:

@@ -6,7 +6,8 @@ import itertools
 import os
 
 import pytest
-from fuzz_http import GROWTH, edge, lots
+from fuzz_http import GROWTH, edge
+from spoilt_requests import lots
 
 REQUESTS = 20_000
 

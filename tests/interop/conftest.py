@@ -14,11 +14,21 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
 
 from grid import Grid
 
+from labcluster import qrmi
 from labcluster.cluster import Cluster
 from labcluster.files import PEOPLE
+from labcluster.layout import Layout
 
 TREE = Path(__file__).resolve().parents[2]
 SHOT_RATE = 100
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """QRMI's."""
+    layout = Layout()
+    qrmi.install(layout, print)
+    return layout.qrmi / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from simulation_store import Disk, KilledError, WatchedStore
 from simulation_windows import closing, next_opening
 from simulation_world import EPOCH, ViolationError
 
-from warden import engine, events, frames, wire
+from warden import engine, events, frames, orders, wire
 from warden.engine import Engine, Outgoing
 from warden.events import Asked, Door, Garbled, Tick
 from warden.model import SECOND, Session, Task, TaskStatus, UnauthenticatedError, WardenError
@@ -202,17 +202,17 @@ class BrokerHost:
     def _send(self, outgoing: Outgoing) -> None:
         door = "clients" if outgoing.door is Door.CLIENTS else "workers"
         if door == "workers":
-            body = frames.unpack(outgoing.frame, wire.ToWorker)
+            body = frames.unpack(outgoing.frame, orders.ToWorker)
             self.world.log("broker", ">", outgoing.peer, body)
-            if isinstance(body, wire.StartRun):
+            if isinstance(body, orders.StartRun):
                 self._ordered(body)
-            elif isinstance(body, wire.StartCalibration):
+            elif isinstance(body, orders.StartCalibration):
                 self._calibrating(body)
         elif self.world.lines is not None:
             self.world.log("broker", ">", outgoing.peer, frames.unpack_answer(outgoing.frame))
         self._network.down(door, outgoing.peer, outgoing.frame)
 
-    def _ordered(self, body: wire.StartRun) -> None:
+    def _ordered(self, body: orders.StartRun) -> None:
         """4: what is sent to the QPU was committed before, with this token."""
         books, qpu = self._account.books, self._account.qpu
         task = books.tasks.get(books.tokens.get(body.token, 0))
@@ -230,7 +230,7 @@ class BrokerHost:
         opening = next_opening(self._scenario.calendar.rules, books.windows, self.clock)
         qpu.ordered(body, None if opening is None else opening - self.clock)
 
-    def _calibrating(self, body: wire.StartCalibration) -> None:
+    def _calibrating(self, body: orders.StartCalibration) -> None:
         """2: a calibration is ordered in a window for it, for no longer than that, and was committed before."""
         books, qpu = self._account.books, self._account.qpu
         if books.commission is None or books.commission.token != body.token:

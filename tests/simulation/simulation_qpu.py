@@ -12,17 +12,17 @@ from warden.model import SECOND
 if TYPE_CHECKING:
     from simulation_world import World
 
-    from warden import wire
+    from warden import orders
     from warden.model import Micros
 
-    Claim = wire.RunFinished | wire.CalibrationFinished
+    Claim = orders.RunFinished | orders.CalibrationFinished
 
 
 @dataclasses.dataclass
 class Order:
     """What left the broker: of a run, `gap` is the time until the first window that was known, of a calibration its window's."""
 
-    run: wire.StartRun | wire.StartCalibration
+    run: orders.StartRun | orders.StartCalibration
     time: Micros
     gap: Micros | None
     stop_at: Micros | None = None
@@ -51,7 +51,7 @@ class Qpu:
         self.at_work: Stint | None = None
         self.stints = self.calibrated = 0
 
-    def ordered(self, run: wire.StartRun | wire.StartCalibration, gap: Micros | None) -> None:
+    def ordered(self, run: orders.StartRun | orders.StartCalibration, gap: Micros | None) -> None:
         if run.token in self.orders:
             raise ViolationError(f"4: run {run.token} was ordered twice")
         if gap is not None and (run.limit is None or run.limit > gap):

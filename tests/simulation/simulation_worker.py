@@ -9,7 +9,7 @@ import msgspec
 from simulation_network import Endpoint
 from simulation_scenario import DEVICE, QUBITS
 
-from warden import frames, runner, wire
+from warden import frames, orders, runner, wire
 from warden.actions import Abandon, Begin, Calibrate, Check, Failure, Send
 from warden.model import SECOND
 from warden.qpu.drift import Findings
@@ -129,9 +129,9 @@ class _Process:
         self._good = self._now
         self._lasting = scenario.lasting
         self._frozen: list[bytes] | None = None
-        self._lies: dict[str, wire.RunFinished | wire.CalibrationFinished] = {}
+        self._lies: dict[str, orders.RunFinished | orders.CalibrationFinished] = {}
         self._looks = world.chance(f"{instance} looks")
-        self._check = wire.CheckSequence(token="", sequence="")
+        self._check = orders.CheckSequence(token="", sequence="")
         self._look = ""
         self._due = 0
         self._dead = False
@@ -166,9 +166,9 @@ class _Process:
         if self._frozen is not None:
             self._frozen.append(frame)
             return
-        body = frames.unpack(frame, wire.ToWorker)
+        body = frames.unpack(frame, orders.ToWorker)
         self._world.log(self._instance, "hears", body)
-        new = isinstance(body, wire.StartRun | wire.StartCalibration) and body.token != self._runner.token
+        new = isinstance(body, orders.StartRun | orders.StartCalibration) and body.token != self._runner.token
         if self._mode == "hang" and not new:
             return
         self._do(self._runner.hear(body, self._now))
@@ -178,7 +178,7 @@ class _Process:
         if self._dead or number != self._due or self._frozen is not None:
             return
         if self._mode == "hang":
-            self._send(wire.WorkerBeat(instance=self._instance, clock=self._now, token=self._runner.token))
+            self._send(orders.WorkerBeat(instance=self._instance, clock=self._now, token=self._runner.token))
         else:
             self._do(self._runner.tick(self._now))
         self._sleep()
@@ -206,7 +206,7 @@ class _Process:
 
     # --- the device ---
 
-    def _begin(self, run: wire.StartRun | wire.StartCalibration) -> None:
+    def _begin(self, run: orders.StartRun | orders.StartCalibration) -> None:
         self._qpu.end(self._working)
         self._mode = self._choose()
         self._working = run.token
@@ -214,7 +214,7 @@ class _Process:
         if self._mode:
             self._world.log(self._instance, "device:", self._mode)
         setup = self._chance.randint(0, max(1, self._timing.pace(0).setup))
-        if isinstance(run, wire.StartCalibration):
+        if isinstance(run, orders.StartCalibration):
             self._qpu.calibrated += 1
             setup += self._chance.randint(0, 30 * SECOND)
         if self._mode == "slow":
@@ -233,7 +233,7 @@ class _Process:
         if self._qpu.at_work is not None:
             self._qpu.at_work.honest = False
 
-    def _thaw(self, run: wire.StartRun | wire.StartCalibration | None = None) -> None:
+    def _thaw(self, run: orders.StartRun | orders.StartCalibration | None = None) -> None:
         """SIGCONT: it finds its messages, and that much time has passed."""
         frames, self._frozen, self._mode = self._frozen or [], None, ""
         if self._dead:
@@ -246,10 +246,10 @@ class _Process:
         else:
             self._computed(run)
 
-    def _computed(self, run: wire.StartRun | wire.StartCalibration) -> None:
+    def _computed(self, run: orders.StartRun | orders.StartCalibration) -> None:
         if self._dead:
             return
-        if isinstance(run, wire.StartCalibration):
+        if isinstance(run, orders.StartCalibration):
             self._do(self._runner.calibrated(run.token, self._found(run), self._now))
             self._sleep()
             return
@@ -266,20 +266,20 @@ class _Process:
         self._do(self._runner.computed(run.token, outcome, self._now))
         self._sleep()
 
-    def _found(self, order: wire.StartCalibration) -> Findings:
+    def _found(self, order: orders.StartCalibration) -> Findings:
         if self._mode in {"task fault", "device fault"}:
             return Findings(error="no atom was seen")
         self._good = self._now
         error = order.number / 1000
         return Findings(measured={"rabi_error": error}, left={"rabi_error": error / 10}, before=0.9, after=0.99)
 
-    def _begin_check(self, check: wire.CheckSequence) -> None:
+    def _begin_check(self, check: orders.CheckSequence) -> None:
         self._check = check
         self._look = self._looks.choice(CHECKS) if self._choose() else ""
         most = 20 * SECOND if self._look == "late" else SECOND // 2
         self._world.after(self._looks.randint(1000, most), self._checked, check)
 
-    def _checked(self, check: wire.CheckSequence) -> None:
+    def _checked(self, check: orders.CheckSequence) -> None:
         if self._dead or self._frozen is not None:
             return
         bad = json.loads(check.sequence)["name"] == "bad"
@@ -290,21 +290,21 @@ class _Process:
     # --- what it says ---
 
     def _send(self, body: wire.Message) -> None:
-        if isinstance(body, wire.SequenceChecked):
+        if isinstance(body, orders.SequenceChecked):
             self._said_of_sequence(body)
             return
-        if isinstance(body, wire.WorkerBeat) and self._lasting:
+        if isinstance(body, orders.WorkerBeat) and self._lasting:
             quality = max(0.0, 1 - (self._now - self._good) / self._lasting)
             body = msgspec.structs.replace(body, quality=quality)
-        if isinstance(body, wire.RunFinished | wire.CalibrationFinished):
+        if isinstance(body, orders.RunFinished | orders.CalibrationFinished):
             self._qpu.end(body.token)
             self._finished(body)
             return
         self._world.log(self._instance, "says", body)
         self._endpoint.send(frames.pack(body))
 
-    def _said_of_sequence(self, body: wire.SequenceChecked) -> None:
-        lies: dict[str, list[wire.SequenceChecked]] = {
+    def _said_of_sequence(self, body: orders.SequenceChecked) -> None:
+        lies: dict[str, list[orders.SequenceChecked]] = {
             "nothing": [],
             "a refusal": [msgspec.structs.replace(body, error=f"{REFUSAL} out of spite", fault="task")],
             "no refusal": [msgspec.structs.replace(body, error="", fault="", preparation=5)],
@@ -322,7 +322,7 @@ class _Process:
             self._world.log(self._instance, "says", one)
             self._endpoint.send(frames.pack(one))
 
-    def _finished(self, body: wire.RunFinished | wire.CalibrationFinished) -> None:
+    def _finished(self, body: orders.RunFinished | orders.CalibrationFinished) -> None:
         if self._mode == "garbage":
             self._world.log(self._instance, "says garbage")
             self._endpoint.send(self._chance.choice((b"", b"\xc1garbage", frames.pack(body)[:-3], b"\x93\x01\x02\x03")))
@@ -336,7 +336,7 @@ class _Process:
             self._qpu.lies.add(self._old_token)
             said.insert(0, msgspec.structs.replace(said[0], token=self._old_token))
         if self._mode == "two answers":
-            other = {"shots": 0, "counts": {}} if isinstance(body, wire.RunFinished) else {"measured": {}}
+            other = {"shots": 0, "counts": {}} if isinstance(body, orders.RunFinished) else {"measured": {}}
             said.append(msgspec.structs.replace(said[0], **other))
         if self._mode != "stale token":
             self._old_token = body.token
@@ -345,8 +345,10 @@ class _Process:
             self._world.log(self._instance, "says", one)
             self._endpoint.send(frames.pack(one))
 
-    def _lie(self, body: wire.RunFinished | wire.CalibrationFinished) -> wire.RunFinished | wire.CalibrationFinished:
-        lies = self._of_a_run(body) if isinstance(body, wire.RunFinished) else self._of_a_calibration()
+    def _lie(
+        self, body: orders.RunFinished | orders.CalibrationFinished
+    ) -> orders.RunFinished | orders.CalibrationFinished:
+        lies = self._of_a_run(body) if isinstance(body, orders.RunFinished) else self._of_a_calibration()
         return msgspec.structs.replace(body, **lies.get(self._mode, {}))
 
     def _of_a_calibration(self) -> dict[str, dict[str, Any]]:
@@ -356,7 +358,7 @@ class _Process:
             "wrong time": {"time": self._chance.choice((0, 10**15))},
         }
 
-    def _of_a_run(self, body: wire.RunFinished) -> dict[str, dict[str, Any]]:
+    def _of_a_run(self, body: orders.RunFinished) -> dict[str, dict[str, Any]]:
         order: Any = self._qpu.orders[body.token].run
         some, asked = next(iter(body.counts), "01"), order.shots
         return {

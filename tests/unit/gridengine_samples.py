@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLES = Path(__file__).parent.parent / "samples"
+# What the scheduler says of a job that finds no place on the QPU.
+TAKEN = "(-l qpu=1) cannot run globally because it offers only gc:qpu=0.000000"
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,41 @@ def test_states_and_requests_of_all_jobs() -> None:
     assert qstat_xml.requesting(ocs, {"qpu", "qpu_type"}) == [87, 88, 89, 90]
 
 
+def test_the_line_is_read_as_qstat_has_it() -> None:
+    rows = qstat_xml.rows(stdout("sge/qstat_u_all_waiting.xml.txt"))
+    assert [(one.id, one.state, one.tasks) for one in rows] == [
+        (1, "r", 1), (8, "r", 1), (8, "r", 1), (2, "qw", 1), (3, "qw", 1), (7, "qw", 5), (9, "qw", 1), (10, "qw", 1),
+        (11, "qw", 1), (12, "qw", 1), (4, "hqw", 1), (5, "qw", 1), (6, "hqw", 1), (8, "qw", 2),
+    ]  # fmt: skip
+    assert rows[0].queue == "all.q@node2"
+    assert rows[4].requests == {"qpu": "1", "qpu_window": "100"}
+    assert [one.id for one in qstat_xml.rows(stdout("ocs/qstat_u_all_r.xml.txt"))] == [87, 88, 89, 90, 91]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "count"), [("1", 1), ("1-9:2", 5), ("3,4", 2), ("1-10000000:1", 10**7), ("1-4:1,9", 5)]
+)
+def test_tasks_of_an_array_are_counted(tasks: str, count: int) -> None:
+    assert qstat_xml._count(tasks) == count
+
+
+@pytest.mark.parametrize("tasks", ["", "x", "1-", "1-2:3:4", "-1"])
+def test_tasks_that_are_none_are_refused(tasks: str) -> None:
+    with pytest.raises(qstat_xml.UnreadableError):
+        qstat_xml._count(tasks)
+
+
+def test_context_start_time_and_predecessors_of_a_job() -> None:
+    found = {
+        call.command.split()[2]: qstat_xml.read_job(call.stdout, "") for call in calls("sge/qstat_j_waiting.xml.txt")
+    }
+    assert found["10"].context == {"qpu_attempts": "3", "qpu_reason": "busy"}
+    assert found["10"].requests == {"qpu": "1"}
+    assert found["5"].not_before == 1796126400
+    assert found["6"].predecessors == ("1",)
+    assert found["4"].queue_reasons == ('queue instance "all.q@node1" dropped because it is full',)
+
+
 @pytest.mark.parametrize("name", ["*", "1,2", "-1", "", "12345678901", "1\n", "٣"])
 def test_only_a_number_reaches_qstat(name: str) -> None:
     with pytest.raises(BadRequestError):

@@ -1,4 +1,4 @@
-"""`qpu why`: what Grid Engine says in plain words, and one answer from both sides."""
+"""`qpu why`: windows, the line, and what Grid Engine says are one answer, for people and for programs."""
 
 from __future__ import annotations
 
@@ -6,123 +6,17 @@ import json
 
 import msgspec
 import pytest
-from gridengine_samples import calls, stdout
+from gridengine_samples import TAKEN
 
-from gridengine import qstat_xml
 from gridengine.qstat_xml import Job, Row
 from gridengine.why import report
 from gridengine.why.answer import Answer, Facts, Line, Work, explain, place_in_line
-from gridengine.why.reasons import Cause, plain, summed
 from gridengine.why.sight import Fit, Sight, first_fit
 from warden.model import HORIZON, SECOND, Availability, State, Window
 
 # A Thursday, at noon.
 NOW = 1_795_694_400 * SECOND
 MINUTE, HOUR = 60 * SECOND, 3600 * SECOND
-TAKEN = "(-l qpu=1) cannot run globally because it offers only gc:qpu=0.000000"
-
-
-@pytest.mark.parametrize(
-    ("said", "cause", "text"),
-    [
-        (TAKEN, Cause.PLACE, "no place on the QPU is free"),
-        (TAKEN.replace("gc", "gl"), Cause.PLACE, "no place on the QPU is free"),
-        (
-            "(-l qpu=2) cannot run globally because it offers only gc:qpu=1.000000",
-            Cause.PLACE,
-            "of the QPU's places only 1 is free",
-        ),
-        (
-            '(-l qpu=1) cannot run in queue "all.q@node1" because it offers only qf:qpu=0.000000',
-            Cause.IMPOSSIBLE,
-            "there is no QPU in all.q@node1",
-        ),
-        (
-            '(-l qpu=1) cannot run in queue "f.q@node1" because it offers only qc:slots=0.000000 due to a reservation',
-            Cause.RESERVATION,
-            "its queue is kept free for an advance reservation in f.q@node1",
-        ),
-        (f"{TAKEN} due to a reservation", Cause.RESERVATION, "the QPU is kept free for an advance reservation"),
-        (
-            "(-l h_rt=5,qpu=1,qpu_window=300) cannot run globally because it offers only gl:qpu_window=24.000000",
-            Cause.WINDOW,
-            "the next window is in 24 s, sooner than it asks for",
-        ),
-        (
-            "(-l qpu_window=999999) cannot run globally because it offers only gf:qpu_window=604800.000000",
-            Cause.IMPOSSIBLE,
-            "no window is ever announced more than 604800 s ahead",
-        ),
-        (
-            "(-l qpu=1,qpu_qubits=99) cannot run globally because it offers only gl:qpu_qubits=14.000000",
-            Cause.IMPOSSIBLE,
-            "the QPU takes registers of up to 14 qubits",
-        ),
-        (
-            "(-l qpu_name=oth*) cannot run globally because it offers only gf:qpu_name=fresnel",
-            Cause.IMPOSSIBLE,
-            "the QPU is called fresnel",
-        ),
-        (
-            '(-l h_rt=10,mem_free=100G,qpu=1) cannot run at host "node2" because it offers only hl:mem_free=21.087G',
-            Cause.QUEUE,
-            "mem_free is only 21.087G on node2",
-        ),
-        (
-            '(-l qpu_ready=1) cannot run in queue "all.q@ocsvm" because job requests unknown resource (qpu_ready)',
-            Cause.IMPOSSIBLE,
-            "nobody offers qpu_ready, for which it asks",
-        ),
-        ('queue instance "all.q@node1" dropped because it is full', Cause.QUEUE, "all slots of all.q@node1 are taken"),
-        (
-            'queue instance "all.q@node1" dropped because it is overloaded: qpu_fresnel=0.000000 (no load adjustment) >= 0',
-            Cause.PLACE,
-            "fresnel is blocked",
-        ),
-        ('queue instance "all.q@node1" dropped because it is disabled', Cause.QUEUE, "all.q@node1 is disabled"),
-        ("execution time not reached", Cause.START_TIME, "its start time (qsub -a) has not come"),
-        ("Job is in hold state", Cause.HOLD, "it is held"),
-        ("job dropped because of job dependencies", Cause.DEPENDENCY, "it waits for other jobs (qsub -hold_jid)"),
-        (
-            "not all array tasks may be started due to 'max_aj_instances'",
-            Cause.LIMIT,
-            "as many tasks of the array run as may run at the same time",
-        ),
-        (
-            'cannot run because it exceeds limit "////qpu" in rule "qpu/1"',
-            Cause.LIMIT,
-            "the resource quota qpu/1 leaves it no room",
-        ),
-        ("something of tomorrow", Cause.OTHER, "something of tomorrow"),
-    ],
-)
-def test_each_message_of_the_scheduler_in_plain_words(said: str, cause: Cause, text: str) -> None:
-    reason = plain(said)
-    assert (reason.cause, reason.text, reason.said) == (cause, text, said)
-
-
-def test_what_real_clusters_said_is_understood() -> None:
-    said = [
-        message
-        for sample in ("sge/qstat_j.xml.txt", "sge/qstat_j_waiting.xml.txt", "ocs/qstat_j_pending.xml.txt")
-        for call in calls(sample)
-        if "JB_job_number" in call.stdout
-        for message in qstat_xml.read_job(call.stdout, "").reasons
-    ]
-    assert len(said) > 10
-    # Of what the samples ask for, qpu_type is no complex of ours; the prolog's own words are no scheduler's.
-    assert {plain(one).cause for one in said if "exit_status" not in one} <= set(Cause) - {Cause.OTHER}
-
-
-def test_hundreds_of_full_queues_are_not_told_one_by_one() -> None:
-    said = [f'queue instance "all.q@node{n}" dropped because it is full' for n in range(500)]
-    told = [reason.text for reason in summed(map(plain, [TAKEN, *said, *said]))]
-    assert told == [
-        "no place on the QPU is free",
-        "all slots of all.q@node0 are taken",
-        "all slots of all.q@node1 are taken",
-        "and 498 more queues and hosts that cannot take it",
-    ]
 
 
 # --- windows ---
@@ -521,41 +415,3 @@ def test_a_user_learns_nothing_of_anothers_sessions_but_how_many_there_are() -> 
     assert "1 of 1 places taken" in text
     assert "bob" not in text
     assert not {"4", "5"} & set(text.replace(":", " ").split())
-
-
-# --- what Grid Engine prints ---
-
-
-def test_the_line_is_read_as_qstat_has_it() -> None:
-    rows = qstat_xml.rows(stdout("sge/qstat_u_all_waiting.xml.txt"))
-    assert [(one.id, one.state, one.tasks) for one in rows] == [
-        (1, "r", 1), (8, "r", 1), (8, "r", 1), (2, "qw", 1), (3, "qw", 1), (7, "qw", 5), (9, "qw", 1), (10, "qw", 1),
-        (11, "qw", 1), (12, "qw", 1), (4, "hqw", 1), (5, "qw", 1), (6, "hqw", 1), (8, "qw", 2),
-    ]  # fmt: skip
-    assert rows[0].queue == "all.q@node2"
-    assert rows[4].requests == {"qpu": "1", "qpu_window": "100"}
-    assert [one.id for one in qstat_xml.rows(stdout("ocs/qstat_u_all_r.xml.txt"))] == [87, 88, 89, 90, 91]
-
-
-@pytest.mark.parametrize(
-    ("tasks", "count"), [("1", 1), ("1-9:2", 5), ("3,4", 2), ("1-10000000:1", 10**7), ("1-4:1,9", 5)]
-)
-def test_tasks_of_an_array_are_counted(tasks: str, count: int) -> None:
-    assert qstat_xml._count(tasks) == count
-
-
-@pytest.mark.parametrize("tasks", ["", "x", "1-", "1-2:3:4", "-1"])
-def test_tasks_that_are_none_are_refused(tasks: str) -> None:
-    with pytest.raises(qstat_xml.UnreadableError):
-        qstat_xml._count(tasks)
-
-
-def test_context_start_time_and_predecessors_of_a_job() -> None:
-    found = {
-        call.command.split()[2]: qstat_xml.read_job(call.stdout, "") for call in calls("sge/qstat_j_waiting.xml.txt")
-    }
-    assert found["10"].context == {"qpu_attempts": "3", "qpu_reason": "busy"}
-    assert found["10"].requests == {"qpu": "1"}
-    assert found["5"].not_before == 1796126400
-    assert found["6"].predecessors == ("1",)
-    assert found["4"].queue_reasons == ('queue instance "all.q@node1" dropped because it is full',)

@@ -13,7 +13,7 @@ import pytest
 from test_warden_wire import REQUESTS
 
 import warden
-from warden import authority, wire
+from warden import authority, orders, wire
 from warden.authority import TABLE, Members, Who
 from warden.model import ForbiddenError, UnauthenticatedError
 
@@ -37,6 +37,7 @@ PURE = [
     "queue",
     "planner",
     "dispatch",
+    "aftermath",
     "condition",
     "health",
     "hosts",
@@ -44,6 +45,7 @@ PURE = [
     "authority",
     "sequence",
     "wire",
+    "orders",
     "frames",
     "gauge",
     "runner",
@@ -79,7 +81,7 @@ HARMLESS = {
 
 
 def test_everything_that_can_be_said_to_the_broker_has_a_row() -> None:
-    assert set(TABLE) == {*get_args(wire.Request), *get_args(wire.FromWorker)}
+    assert set(TABLE) == {*get_args(wire.Request), *get_args(orders.FromWorker)}
 
 
 def test_the_page_shows_the_table() -> None:

@@ -12,7 +12,7 @@ from warden_machine import sequence
 from warden_site import LIMIT
 
 from warden import broker as module
-from warden import clock, frames, keyring, wire
+from warden import clock, frames, keyring, orders, wire
 from warden.broker import Broker
 from warden.clock import Clock, Reading, step
 from warden.engine import Engine
@@ -70,13 +70,15 @@ def test_a_result_is_handed_in_however_much_smaller_the_sequences_are(site: Site
         with site.resource() as qpu:
             task = qpu.task_start(sequence(20), len(counts))
             worker.send(
-                frames.pack(wire.WorkerHello(instance="w", device="{}", device_name="AnalogDevice", qubits=20, clock=0))
+                frames.pack(
+                    orders.WorkerHello(instance="w", device="{}", device_name="AnalogDevice", qubits=20, clock=0)
+                )
             )
             run = None
-            while not isinstance(run, wire.StartRun):
+            while not isinstance(run, orders.StartRun):
                 assert worker.poll(LIMIT * 1000), "the broker orders the run"
-                run = frames.unpack(worker.recv(), wire.ToWorker)
-            result = wire.RunFinished(instance="w", token=run.token, shots=len(counts), counts=counts, time=1)
+                run = frames.unpack(worker.recv(), orders.ToWorker)
+            result = orders.RunFinished(instance="w", token=run.token, shots=len(counts), counts=counts, time=1)
             worker.send(frames.pack(result))
             assert qpu.wait(task, LIMIT) == counts
     finally:

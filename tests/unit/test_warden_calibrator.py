@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from warden_machine import ALICE, OPERATOR, T0, Machine, Qpu, ready
 
-from warden import wire
+from warden import orders, wire
 from warden.calibration import Calendar, Rule, ShotRule
 from warden.events import Reported, Tick
 from warden.model import SECOND, Calibration, State, Task, TaskStatus
@@ -20,7 +20,7 @@ def hourly(**settings: Any) -> tuple[Machine, Qpu]:
     return ready(calendar=Calendar((HOURLY,)), lease=10**9 * SECOND, **settings)
 
 
-def in_a_window(**settings: Any) -> tuple[Machine, Qpu, wire.StartCalibration]:
+def in_a_window(**settings: Any) -> tuple[Machine, Qpu, orders.StartCalibration]:
     """The worker has begun with the calibration of the first window."""
     machine, qpu = hourly(**settings)
     machine.session()
@@ -49,13 +49,13 @@ def test_a_window_has_its_calibration_and_that_is_in_force_from_then_on() -> Non
     assert order.issued == AT + qpu.ahead
     machine.later(60)
     qpu.calibrated(log=("two scans",))
-    assert wire.ForgetRun(token=order.token) in qpu.heard
+    assert orders.ForgetRun(token=order.token) in qpu.heard
     (one,) = kept(machine)
     assert (one.id, one.time, one.duration) == (1, AT + 60 * SECOND, 60 * SECOND)
     assert (one.reason, one.before, one.after, one.log) == ("calibration", 0.93, 0.99, ("two scans",))
     assert (one.measured, one.left) == ({"rabi_error": 0.02}, {"rabi_error": 0.001})
     assert remarks(machine) == ["number 1"]
-    welcome = [body for body in qpu.heard if isinstance(body, wire.Welcome)][-1]
+    welcome = [body for body in qpu.heard if isinstance(body, orders.Welcome)][-1]
     assert welcome.calibration is not None
     assert welcome.calibration.id == 1
     # The rest of the window is quiet, and the next window begins from there.
@@ -69,10 +69,10 @@ def test_a_worker_hears_which_calibration_is_in_force_and_what_time_it_is() -> N
     qpu.calibrated()
     machine.restart()
     qpu.hello()
-    (welcome,) = [body for body in qpu.heard if isinstance(body, wire.Welcome)]
+    (welcome,) = [body for body in qpu.heard if isinstance(body, orders.Welcome)]
     assert welcome.calibration == kept(machine)[0]
     qpu.beat()
-    assert qpu.heard[-1] == wire.BrokerBeat(time=machine.now)
+    assert qpu.heard[-1] == orders.BrokerBeat(time=machine.now)
 
 
 def test_what_a_calibration_says_of_its_work_is_not_sent_with_every_run() -> None:
@@ -173,13 +173,13 @@ def test_a_late_calibration_is_given_up_at_the_end_of_its_window_and_tasks_go_on
     assert not qpu.told_to_stop(order.token)
     machine.later(1)
     assert qpu.told_to_stop(order.token)
-    stopped, started = (qpu.heard.index(body) for body in (wire.StopRun(token=order.token), qpu.runs[-1]))
+    stopped, started = (qpu.heard.index(body) for body in (orders.StopRun(token=order.token), qpu.runs[-1]))
     assert stopped < started
     assert machine.task(task.id).status is TaskStatus.RUNNING
     qpu.calibrated()
     assert kept(machine) == []
     assert remarks(machine) == ["was not done in its window"]
-    assert wire.ForgetRun(token=order.token) in qpu.heard
+    assert orders.ForgetRun(token=order.token) in qpu.heard
 
 
 @pytest.mark.parametrize(
@@ -310,16 +310,16 @@ def test_windows_that_open_together_have_one_calibration_and_one_that_opens_mean
 
 def test_a_result_that_is_handed_in_again_or_made_up_counts_for_nothing() -> None:
     machine, qpu, order = in_a_window()
-    body = wire.CalibrationFinished(instance="w9", token="guessed", time=1)
+    body = orders.CalibrationFinished(instance="w9", token="guessed", time=1)
     machine.send(Reported(b"w9", body))
     assert kept(machine) == []
     qpu.calibrated()
     for _ in range(2):
-        machine.send(Reported(qpu.peer, wire.CalibrationFinished(instance=qpu.instance, token=order.token, time=1)))
+        machine.send(Reported(qpu.peer, orders.CalibrationFinished(instance=qpu.instance, token=order.token, time=1)))
     assert [one.duration for one in kept(machine)] == [0]
     machine.restart()
     qpu.hello()
-    machine.send(Reported(qpu.peer, wire.CalibrationFinished(instance=qpu.instance, token=order.token, time=1)))
+    machine.send(Reported(qpu.peer, orders.CalibrationFinished(instance=qpu.instance, token=order.token, time=1)))
     assert len(kept(machine)) == 1
     assert machine.disk.remember().calibrating.commission is None
 
@@ -369,7 +369,7 @@ def test_another_worker_waits_for_the_one_that_was_at_a_calibration_when_the_bro
     machine, qpu, order = in_a_window()
     machine.restart()
     other = Qpu(machine, "w2")
-    assert isinstance(other.heard[-1], wire.Unwelcome)
+    assert isinstance(other.heard[-1], orders.Unwelcome)
     qpu.hello()
     qpu.calibrated()
     assert len(kept(machine)) == 1
@@ -380,7 +380,7 @@ def test_a_beat_of_a_worker_that_the_broker_forgot_does_not_stop_its_calibration
     machine, qpu, order = in_a_window()
     machine.restart()
     qpu.beat()
-    assert qpu.heard == [wire.Unwelcome(text="say hello again")]
+    assert qpu.heard == [orders.Unwelcome(text="say hello again")]
     assert not qpu.told_to_stop(order.token)
 
 

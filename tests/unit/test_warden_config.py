@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from warden import config, frames, sections, wire
+from warden import config, frames, orders, sections, wire
 from warden.model import SECOND, ConfigurationError, State
 from warden.qpu.drift import Drift
 from warden.qpu.noise import Noise
@@ -175,7 +175,7 @@ def test_no_result_of_a_task_is_larger_than_the_configuration_reckons_with(path:
     settings = load(path, f"[limits]\nshots = {shots}\n[qpu]\nqubits = {qubits}\n")
     counts = {f"{number:0{qubits}b}": 2**31 - 1 for number in range(min(shots, 2**qubits))}
     in_order = bytes(min(wire.LARGEST_BITSTRINGS, shots * -(-qubits // 8)))
-    result = wire.RunFinished(instance="i", token="t", shots=shots, counts=counts, time=1, bitstrings=in_order)
+    result = orders.RunFinished(instance="i", token="t", shots=shots, counts=counts, time=1, bitstrings=in_order)
     words = len(frames.pack(replace(result, counts={}, bitstrings=b"")))
     assert 0 < len(frames.pack(result)) - words <= settings.largest_result + 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from warden_machine import SETTINGS, Qpu, ready
 
-from warden import wire
+from warden import orders
 from warden.model import SECOND, TaskStatus
 
 
@@ -16,10 +16,10 @@ def test_after_a_restart_a_standby_waits_until_the_worker_that_was_known_has_had
     machine.qpus.remove(first)
     machine.restart()
     standby = Qpu(machine, "w2")
-    assert isinstance(standby.heard[0], wire.Unwelcome)
+    assert isinstance(standby.heard[0], orders.Unwelcome)
     assert standby.runs == []
     first.hello()
-    assert isinstance(machine.told[first.peer][0], wire.Welcome)
+    assert isinstance(machine.told[first.peer][0], orders.Welcome)
     standby.hello()
     assert standby.runs == []
     first.finish()
@@ -114,7 +114,9 @@ def test_a_worker_whose_run_was_given_to_another_is_told_to_stop(says: str) -> N
     running = second.take().token
     getattr(first, says)()
     assert first.told_to_stop(token)
-    assert isinstance(next(body for body in reversed(first.heard) if isinstance(body, wire.Unwelcome)), wire.Unwelcome)
+    assert isinstance(
+        next(body for body in reversed(first.heard) if isinstance(body, orders.Unwelcome)), orders.Unwelcome
+    )
     assert not second.told_to_stop(running)
 
 
@@ -124,7 +126,7 @@ def test_a_worker_that_is_to_say_hello_again_goes_on_with_its_run() -> None:
     token = qpu.take().token
     machine.restart()
     qpu.beat()
-    assert qpu.heard == [wire.Unwelcome(text="say hello again")]
+    assert qpu.heard == [orders.Unwelcome(text="say hello again")]
     qpu.hello()
     assert not qpu.told_to_stop(token)
 

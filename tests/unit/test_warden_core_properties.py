@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from warden_machine import ALICE, OPERATOR, Machine, Qpu, sequence
 
-from warden import wire
+from warden import orders, wire
 from warden.calibration import Calendar, Rule
 from warden.events import Reported, Tick
 from warden.model import SECOND, BadRequestError, LimitError, Task, TaskStatus
@@ -40,7 +40,7 @@ class Life:
         self.session_id = ""
         self.stays: list[Stay] = []
         self.seen = 0
-        self.run: wire.StartRun | None = None
+        self.run: orders.StartRun | None = None
         self.began = 0
         self.tasks: list[Task] = []
 
@@ -72,7 +72,7 @@ class Life:
             shots = 0
         self.stays.append(Stay(self.began, self.machine.now, stopped))
         self.run = None
-        body = wire.RunFinished(
+        body = orders.RunFinished(
             instance=self.qpu.instance,
             token=run.token,
             shots=shots,

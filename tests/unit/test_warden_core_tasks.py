@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from warden_machine import ALICE, BOB, CAROL, SETTINGS, Machine, Qpu, ready, sequence
 
-from warden import wire
+from warden import orders, wire
 from warden.events import Class
 from warden.model import (
     SECOND,
@@ -149,7 +149,7 @@ def test_the_run_of_a_cancelled_task_still_has_the_qpu_after_the_broker_was_kill
     qpu.hello()
     assert qpu.told_to_stop(token)
     assert qpu.runs == []
-    qpu._say(wire.RunFinished(instance=qpu.instance, token=token, shots=10, counts={"01": 10}, time=SECOND))
+    qpu._say(orders.RunFinished(instance=qpu.instance, token=token, shots=10, counts={"01": 10}, time=SECOND))
     assert [run.task for run in qpu.runs] == [second.id]
     assert machine.task(first.id).qpu_time == SECOND
 

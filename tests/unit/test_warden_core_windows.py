@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from warden_machine import ALICE, BOB, OPERATOR, T0, Machine, Qpu, ready
 
-from warden import wire
+from warden import orders, wire
 from warden.calibration import Calendar, Rule, ShotRule
 from warden.model import (
     SECOND,
@@ -348,7 +348,7 @@ def test_a_missed_calibration_is_made_up_for_once_when_the_qpu_is_free() -> None
     qpu.token = token
     qpu.hello()
     assert machine.core.availability(machine.now).next_window.reason == "calibration (made up for)"
-    qpu._say(wire.RunFinished(instance=qpu.instance, token=token, shots=500, counts={"01": 500}, time=SECOND))
+    qpu._say(orders.RunFinished(instance=qpu.instance, token=token, shots=500, counts={"01": 500}, time=SECOND))
     assert machine.status() == "calibrating"
     machine.later(60)
     assert machine.status() == "ready"

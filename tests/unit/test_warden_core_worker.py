@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from warden_machine import ALICE, OPERATOR, SETTINGS, T0, Machine, Qpu, ready, sequence
 
-from warden import wire
+from warden import orders, wire
 from warden.model import (
     SECOND,
     BadRequestError,
@@ -22,7 +22,7 @@ def test_a_second_worker_is_refused_while_the_first_is_alive() -> None:
     machine.start(machine.session())
     first.take()
     second = Qpu(machine, "w2")
-    assert any(isinstance(body, wire.Unwelcome) for body in second.heard)
+    assert any(isinstance(body, orders.Unwelcome) for body in second.heard)
     machine.later(60)
     assert second.runs == []
     assert len(first.runs) == 1
@@ -97,7 +97,7 @@ def test_a_worker_that_was_silent_for_too_long_has_to_say_hello_again() -> None:
     qpu.die()
     machine.later(60)
     qpu.beat()
-    assert qpu.heard[-1] == wire.Unwelcome(text="say hello again")
+    assert qpu.heard[-1] == orders.Unwelcome(text="say hello again")
     assert machine.status() == "offline"
     qpu.hello()
     assert machine.status() == "ready"
@@ -205,10 +205,10 @@ def test_a_result_is_taken_after_the_broker_was_killed_and_the_run_is_not_repeat
     machine.restart()
     qpu.hello()
     assert qpu.runs == []
-    qpu._say(wire.RunFinished(instance=qpu.instance, token=token, shots=100, counts={"01": 100}, time=SECOND))
+    qpu._say(orders.RunFinished(instance=qpu.instance, token=token, shots=100, counts={"01": 100}, time=SECOND))
     done = machine.task(task.id)
     assert (done.status, done.runs, done.repeats) == (TaskStatus.COMPLETED, 1, 0)
-    assert wire.ForgetRun(token=token) in qpu.heard
+    assert orders.ForgetRun(token=token) in qpu.heard
 
 
 def test_a_result_under_an_old_token_changes_nothing() -> None:
@@ -219,9 +219,9 @@ def test_a_result_under_an_old_token_changes_nothing() -> None:
     machine.later(10)
     again = Qpu(machine, "w2")
     before = machine.task(task.id)
-    qpu._say(wire.RunFinished(instance=qpu.instance, token=old, shots=100, counts={"10": 100}, time=SECOND))
+    qpu._say(orders.RunFinished(instance=qpu.instance, token=old, shots=100, counts={"10": 100}, time=SECOND))
     assert machine.task(task.id) == before
-    assert wire.ForgetRun(token=old) in qpu.heard
+    assert orders.ForgetRun(token=old) in qpu.heard
     again.take()
     again.finish()
     assert machine.task(task.id).counts == {"01": 100}
@@ -232,7 +232,7 @@ def test_a_result_that_comes_twice_counts_once() -> None:
     session = machine.session()
     task = machine.start(session)
     run = qpu.take()
-    finished = wire.RunFinished(instance=qpu.instance, token=run.token, shots=100, counts={"01": 100}, time=SECOND)
+    finished = orders.RunFinished(instance=qpu.instance, token=run.token, shots=100, counts={"01": 100}, time=SECOND)
     qpu._say(finished)
     qpu._say(finished)
     assert machine.task(task.id).counts == {"01": 100}
@@ -340,7 +340,9 @@ def test_a_run_that_does_not_end_is_given_up_and_the_queue_moves_on() -> None:
     machine.later(60 + 3 * SETTINGS.heartbeat / SECOND + 10)
     assert qpu.told_to_stop(qpu.runs[0].token)
     assert len(qpu.runs) == 2
-    late = wire.RunFinished(instance=qpu.instance, token=qpu.runs[0].token, shots=100, counts={"10": 100}, time=SECOND)
+    late = orders.RunFinished(
+        instance=qpu.instance, token=qpu.runs[0].token, shots=100, counts={"10": 100}, time=SECOND
+    )
     qpu._say(late)
     qpu.take()
     qpu.finish()

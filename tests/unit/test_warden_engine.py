@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from warden_machine import ALICE, BOB, ROOT, SETTINGS, T0, sequence
 
-from warden import engine, frames, wire
+from warden import engine, frames, orders, wire
 from warden.calibration import Calendar
 from warden.core import Core
 from warden.engine import Engine, Outgoing
@@ -80,14 +80,14 @@ def answers(sent: list[Outgoing]) -> dict[bytes, dict[str, Any]]:
 
 
 def hello(peer: bytes = b"w") -> Reported:
-    return Reported(peer, wire.WorkerHello(instance="i", device="{}", device_name="AnalogDevice", qubits=4, clock=0))
+    return Reported(peer, orders.WorkerHello(instance="i", device="{}", device_name="AnalogDevice", qubits=4, clock=0))
 
 
 def start_checked(broker: Engine, asked: Asked, now: int) -> list[Outgoing]:
     """Submit a task, and have the worker say that it can run its sequence."""
     (told,) = broker.turn([asked], now)
-    check = frames.unpack(told.frame, wire.ToWorker)
-    return broker.turn([Reported(b"w", wire.SequenceChecked(instance="i", token=check.token))], now)
+    check = frames.unpack(told.frame, orders.ToWorker)
+    return broker.turn([Reported(b"w", orders.SequenceChecked(instance="i", token=check.token))], now)
 
 
 ACQUIRE = wire.Acquire(job="7", uid=ALICE, host="node1")
@@ -122,7 +122,7 @@ def test_a_run_leaves_with_its_sequence(broker: Engine) -> None:
     sent = start_checked(broker, Asked(b"a", 2, ALICE, body), T0 + 1)
     (order,) = [outgoing for outgoing in sent if outgoing.door is Door.WORKERS]
     assert order.peer == b"w"
-    run = frames.unpack(order.frame, wire.ToWorker)
+    run = frames.unpack(order.frame, orders.ToWorker)
     assert (run.shots, run.sequence) == (5, sequence(2))
 
 
@@ -143,9 +143,9 @@ def test_what_waits_for_the_worker_s_word_when_the_disk_fails_was_not_accepted(b
     session = answers(broker.turn([hello(), Asked(b"a", 1, ROOT, ACQUIRE)], T0)[-1:])[b"a"]["ok"]["id"]
     start = wire.TaskStart(session=session, sequence=sequence(2), shots=5, key="k")
     (told,) = broker.turn([Asked(b"a", 2, ALICE, start)], T0 + 1)
-    check = frames.unpack(told.frame, wire.ToWorker)
+    check = frames.unpack(told.frame, orders.ToWorker)
     disk.full = True
-    heard = answers(broker.turn([Reported(b"w", wire.SequenceChecked(instance="i", token=check.token))], T0 + 2))
+    heard = answers(broker.turn([Reported(b"w", orders.SequenceChecked(instance="i", token=check.token))], T0 + 2))
     assert "nothing was accepted" in heard[b"a"]["error"]["text"]
     disk.full = False
     assert disk.task(1) is None
@@ -225,7 +225,7 @@ def test_a_record_that_cannot_be_read_is_the_trouble_of_who_asks_for_it_alone(br
     task = disk.task(1)
     assert task is not None
     assert task.run is not None
-    finished = wire.RunFinished(instance="i", token=task.run.token, shots=5, counts={"01": 5}, time=1)
+    finished = orders.RunFinished(instance="i", token=task.run.token, shots=5, counts={"01": 5}, time=1)
     broker.turn([Reported(b"w", finished)], T0 + 2)
     disk._db.execute("UPDATE tasks SET record = '{broken'")
     asked = [
@@ -253,9 +253,9 @@ def test_the_last_run_of_a_session_that_cannot_be_read_any_more_ends_like_any_ot
     assert task.run is not None
     broker.turn([Asked(b"a", 3, ROOT, wire.Release(session=session))], T0 + 2)
     disk._db.execute("UPDATE sessions SET record = '{broken'")
-    finished = wire.RunFinished(instance="i", token=task.run.token, shots=0, counts={}, time=1)
+    finished = orders.RunFinished(instance="i", token=task.run.token, shots=0, counts={}, time=1)
     (told,) = broker.turn([Reported(b"w", finished)], T0 + 3)
-    assert frames.unpack(told.frame, wire.ToWorker) == wire.ForgetRun(token=task.run.token)
+    assert frames.unpack(told.frame, orders.ToWorker) == orders.ForgetRun(token=task.run.token)
     assert not broker.failing
     assert disk.remember().tasks == ()
 
@@ -334,7 +334,7 @@ def test_a_request_is_read_with_whose_it_is() -> None:
     assert engine.read_request(b"p", ALICE, frame) == Asked(b"p", 7, ALICE, wire.GetPlan(count=3))
 
 
-@pytest.mark.parametrize("frame", [b"", b"\xc1", frames.pack(wire.BrokerBeat())])
+@pytest.mark.parametrize("frame", [b"", b"\xc1", frames.pack(orders.BrokerBeat())])
 def test_what_is_no_request_can_be_refused_all_the_same(frame: bytes) -> None:
     with pytest.raises(BadRequestError) as refused:
         engine.read_request(b"p", ALICE, frame)
@@ -343,7 +343,7 @@ def test_what_is_no_request_can_be_refused_all_the_same(frame: bytes) -> None:
 
 
 def test_a_worker_s_words_are_understood_or_garbled() -> None:
-    beat = wire.WorkerBeat(instance="i", clock=0)
+    beat = orders.WorkerBeat(instance="i", clock=0)
     assert engine.read_report(b"w", frames.pack(beat)) == Reported(b"w", beat)
     garbled = engine.read_report(b"w", b"\xc1" * 9)
     assert isinstance(garbled, Garbled)

@@ -15,7 +15,7 @@ import pytest
 import zmq
 from warden_machine import ALICE, BOB, OPERATOR, SETTINGS, T0, Machine, Qpu, sequence
 
-from warden import frames, keyring, trust, wire
+from warden import frames, keyring, orders, trust, wire
 from warden.client import task_number
 from warden.model import (
     SECOND,
@@ -72,7 +72,7 @@ def test_a_broker_that_is_killed_during_a_task_does_not_run_it_twice() -> None:
         qpu.hello()
     assert qpu.runs == []
     # The fifth life of the broker takes the first one's result.
-    finished = wire.RunFinished(instance="w1", token=run.token, shots=100, counts={"01": 100}, time=5 * SECOND)
+    finished = orders.RunFinished(instance="w1", token=run.token, shots=100, counts={"01": 100}, time=5 * SECOND)
     qpu._say(finished)
     done = machine.task(task.id)
     assert (done.status, done.runs, done.repeats, done.counts) == (TaskStatus.COMPLETED, 1, 0, {"01": 100})

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warden import frames, wire
+from warden import frames, orders, wire
 from warden.model import BadRequestError
 
-REQUESTS, FROM_WORKER, TO_WORKER = (get_args(kind) for kind in (wire.Request, wire.FromWorker, wire.ToWorker))
+REQUESTS, FROM_WORKER, TO_WORKER = (get_args(kind) for kind in (wire.Request, orders.FromWorker, orders.ToWorker))
 EVERY = [
     *((message, wire.Request) for message in REQUESTS),
-    *((message, wire.FromWorker) for message in FROM_WORKER),
-    *((message, wire.ToWorker) for message in TO_WORKER),
+    *((message, orders.FromWorker) for message in FROM_WORKER),
+    *((message, orders.ToWorker) for message in TO_WORKER),
 ]
 # What msgpack can carry.
 LEAST, MOST = -(2**63), 2**64 - 1

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from warden_runner import BEAT, RESULT, T0, beat, done, finished, hello, new, order, said, taken, with_result
 
-from warden import wire
+from warden import orders, wire
 from warden.actions import Abandon, Action, Begin, Check, Dismiss, Failure, Note, Reconnect, Send
 from warden.checks import PATIENCE
 from warden.examiner import CHECK
@@ -29,7 +29,7 @@ def test_a_word_of_the_broker_begins_its_patience_anew() -> None:
     runner.start(T0)
     runner.tick(T0 + BEAT)
     runner.tick(T0 + 2 * BEAT)
-    runner.hear(wire.BrokerBeat(), T0 + 2 * BEAT)
+    runner.hear(orders.BrokerBeat(), T0 + 2 * BEAT)
     again = [isinstance(runner.tick(T0 + n * BEAT)[0], Reconnect) for n in range(3, 8)]
     assert again == [False, False, False, False, True]
 
@@ -37,7 +37,7 @@ def test_a_word_of_the_broker_begins_its_patience_anew() -> None:
 def test_it_tells_what_its_clock_shows() -> None:
     runner = new()
     [hello] = [action.body for action in runner.start(T0) if isinstance(action, Send)]
-    runner.hear(wire.Welcome(interval=BEAT), T0)
+    runner.hear(orders.Welcome(interval=BEAT), T0)
     [beat] = [action.body for action in runner.tick(T0 + BEAT) if isinstance(action, Send)]
     assert (hello.clock, beat.clock) == (T0, T0 + BEAT)
 
@@ -48,7 +48,7 @@ def test_it_says_hello_with_each_beat_until_it_is_welcome() -> None:
     assert runner.next_wakeup(T0) == T0 + BEAT
     assert runner.tick(T0 + BEAT - 1) == []
     assert said(runner.tick(T0 + BEAT)) == [hello()]
-    runner.hear(wire.Welcome(interval=BEAT), T0 + BEAT)
+    runner.hear(orders.Welcome(interval=BEAT), T0 + BEAT)
     assert said(runner.tick(T0 + 2 * BEAT)) == [beat()]
 
 
@@ -57,14 +57,14 @@ def test_a_broker_that_does_not_answer_is_a_word_to_the_operator_now_and_then() 
     runner.start(T0)
     told = [beat for beat in range(1, 21) if any(isinstance(a, Note) for a in runner.tick(T0 + beat * BEAT))]
     assert told == [4, 9, 14, 19]
-    runner.hear(wire.Welcome(interval=BEAT), T0 + 21 * BEAT)
+    runner.hear(orders.Welcome(interval=BEAT), T0 + 21 * BEAT)
     assert not any(isinstance(a, Note) for beat in range(22, 40) for a in runner.tick(T0 + beat * BEAT))
 
 
 def test_it_beats_as_often_as_the_broker_says() -> None:
     runner = new()
     runner.start(T0)
-    runner.hear(wire.Welcome(interval=5 * SECOND), T0)
+    runner.hear(orders.Welcome(interval=5 * SECOND), T0)
     runner.tick(T0 + BEAT)
     assert runner.next_wakeup(T0 + BEAT) == T0 + BEAT + 5 * SECOND
 
@@ -79,16 +79,16 @@ def test_a_worker_that_is_late_is_due_now() -> None:
 def test_a_worker_that_was_forgotten_says_hello_at_once_and_then_with_its_beats() -> None:
     runner = taken()
     runner.hear(order(), T0)
-    heard = runner.hear(wire.Unwelcome(text="say hello again"), T0 + 1)
+    heard = runner.hear(orders.Unwelcome(text="say hello again"), T0 + 1)
     assert heard == [Note("the broker says: say hello again")]
     assert runner.next_wakeup(T0 + 1) == T0 + 1
     assert said(runner.tick(T0 + 1)) == [hello("t")]
-    assert runner.hear(wire.Unwelcome(text="say hello again"), T0 + 2) == []
+    assert runner.hear(orders.Unwelcome(text="say hello again"), T0 + 2) == []
     assert runner.next_wakeup(T0 + 2) == T0 + 1 + BEAT
 
 
 def test_a_beat_of_the_broker_changes_nothing() -> None:
-    assert taken().hear(wire.BrokerBeat(), T0) == []
+    assert taken().hear(orders.BrokerBeat(), T0) == []
 
 
 # --- a run ---
@@ -111,8 +111,10 @@ def test_a_run_is_emulated_and_its_shots_are_delivered_at_the_qpu_s_rate() -> No
     assert done(sent) == []
 
 
-def results(actions: list[Action]) -> list[wire.RunFinished]:
-    return [action.body for action in actions if isinstance(action, Send) and isinstance(action.body, wire.RunFinished)]
+def results(actions: list[Action]) -> list[orders.RunFinished]:
+    return [
+        action.body for action in actions if isinstance(action, Send) and isinstance(action.body, orders.RunFinished)
+    ]
 
 
 def test_shots_are_sent_in_their_order_if_they_are_asked_for_and_only_those_that_are_done() -> None:
@@ -120,16 +122,16 @@ def test_shots_are_sent_in_their_order_if_they_are_asked_for_and_only_those_that
     for token, wanted in (("t", True), ("u", False)):
         runner.hear(replace(order(token), bitstrings=wanted), T0)
         runner.computed(token, ["01", "10"] * 10, T0)
-        [result] = results(runner.hear(wire.StopRun(token=token), T0 + SECOND * 3 // 10))
+        [result] = results(runner.hear(orders.StopRun(token=token), T0 + SECOND * 3 // 10))
         assert result.counts == {"01": 2, "10": 1}
         assert result.bitstrings == (b"\x40\x80\x40" if wanted else b"")
-        runner.hear(wire.ForgetRun(token=token), T0 + SECOND)
+        runner.hear(orders.ForgetRun(token=token), T0 + SECOND)
 
 
 def test_facts_of_the_device_and_of_the_sequence_go_with_the_shots() -> None:
     runner = new(shot_rate=0, facts={"device": "AnalogDevice"})
     runner.start(T0)
-    runner.hear(wire.Welcome(interval=BEAT), T0)
+    runner.hear(orders.Welcome(interval=BEAT), T0)
     runner.hear(order(shots=1), T0)
     [result] = results(runner.computed("t", ["01"], T0, {"total_duration": 16}))
     assert result.metadata == {"device": "AnalogDevice", "total_duration": 16}
@@ -142,7 +144,7 @@ def test_the_log_says_when_it_was_ready_how_long_it_shot_and_why_it_ended() -> N
     stories = {
         "ready after 1.000 s, shooting for 2.000 s": lambda runner: runner.tick(T0 + 3 * SECOND),
         "ready after 1.000 s, shooting for 0.500 s, stopped": lambda runner: runner.hear(
-            wire.StopRun(token="t"), T0 + SECOND * 3 // 2
+            orders.StopRun(token="t"), T0 + SECOND * 3 // 2
         ),
         "ready after 1.000 s, shooting for 1.500 s, ended at its limit": lambda runner: runner.tick(
             T0 + SECOND * 5 // 2
@@ -158,7 +160,7 @@ def test_the_log_says_when_it_was_ready_how_long_it_shot_and_why_it_ended() -> N
 def test_the_log_of_a_run_that_never_came_to_its_shots_says_so() -> None:
     runner = taken()
     runner.hear(order(), T0)
-    assert results(runner.hear(wire.StopRun(token="t"), T0 + 1))[0].log == ("it was not ready to shoot, stopped",)
+    assert results(runner.hear(orders.StopRun(token="t"), T0 + 1))[0].log == ("it was not ready to shoot, stopped",)
 
 
 def test_without_a_pace_all_shots_are_there_when_they_are_computed() -> None:
@@ -188,19 +190,19 @@ def test_a_run_that_is_stopped_ends_with_the_shots_that_are_done() -> None:
     runner = taken()
     runner.hear(order(shots=20), T0)
     runner.computed("t", ["01"] * 20, T0 + SECOND)
-    actions = runner.hear(wire.StopRun(token="t"), T0 + 2 * SECOND)
+    actions = runner.hear(orders.StopRun(token="t"), T0 + 2 * SECOND)
     assert said(actions) == [finished(shots=10, counts={"01": 10}, time=2 * SECOND)]
 
 
 def test_a_run_that_is_stopped_while_it_is_emulated_has_no_shots_and_ends_its_emulation() -> None:
     runner = taken()
     runner.hear(order(), T0)
-    actions = runner.hear(wire.StopRun(token="t"), T0 + SECOND)
+    actions = runner.hear(orders.StopRun(token="t"), T0 + SECOND)
     assert done(actions) == [Abandon()]
     assert said(actions) == [finished(time=SECOND)]
 
 
-@pytest.mark.parametrize("message", [wire.StopRun(token="other"), wire.ForgetRun(token="t"), order("t", shots=9)])
+@pytest.mark.parametrize("message", [orders.StopRun(token="other"), orders.ForgetRun(token="t"), order("t", shots=9)])
 def test_a_run_is_disturbed_neither_by_words_about_another_nor_by_its_own_order_again(message: wire.Message) -> None:
     runner = taken()
     runner.hear(order(), T0)
@@ -218,7 +220,7 @@ def test_another_run_takes_the_place_of_the_one_at_hand() -> None:
     assert runner.computed("t", ["01"] * 20, T0 + 2) == []
     runner.computed("u", ["10"] * 20, T0 + 2)
     result = said(runner.tick(T0 + 3 * SECOND))[0]
-    assert isinstance(result, wire.RunFinished)
+    assert isinstance(result, orders.RunFinished)
     assert (result.token, result.counts) == ("u", {"10": 20})
 
 
@@ -275,7 +277,7 @@ def test_an_order_that_is_read_after_its_time_is_not_begun(late: int) -> None:
     assert done(actions) == []
     assert said(actions) == [finished(time=0)]
     assert runner.token == "t"
-    runner.hear(wire.ForgetRun(token="t"), T0 + SECOND + late)
+    runner.hear(orders.ForgetRun(token="t"), T0 + SECOND + late)
     assert runner.token == ""
 
 
@@ -294,17 +296,17 @@ def test_a_result_is_offered_with_each_beat_until_the_broker_has_it() -> None:
     runner = with_result()
     for n in (1, 2):
         assert said(runner.tick(T0 + n * BEAT)) == [beat("t"), RESULT]
-    runner.hear(wire.ForgetRun(token="other"), T0)
+    runner.hear(orders.ForgetRun(token="other"), T0)
     assert said(runner.tick(T0 + 3 * BEAT)) == [beat("t"), RESULT]
-    runner.hear(wire.ForgetRun(token="t"), T0)
+    runner.hear(orders.ForgetRun(token="t"), T0)
     assert said(runner.tick(T0 + 4 * BEAT)) == [beat()]
 
 
 def test_a_broker_that_comes_back_is_offered_the_result_when_it_says_welcome() -> None:
     runner = with_result()
-    runner.hear(wire.Unwelcome(text="say hello again"), T0 + 1)
+    runner.hear(orders.Unwelcome(text="say hello again"), T0 + 1)
     assert said(runner.tick(T0 + 1)) == [hello("t")]
-    assert said(runner.hear(wire.Welcome(interval=BEAT), T0 + 2)) == [RESULT]
+    assert said(runner.hear(orders.Welcome(interval=BEAT), T0 + 2)) == [RESULT]
 
 
 def test_the_order_of_a_run_whose_result_is_kept_does_not_start_it_again() -> None:
@@ -324,7 +326,7 @@ def test_a_run_goes_on_while_the_broker_is_away_and_when_it_comes_back_and_does_
     runner = taken()
     runner.hear(order(shots=100), T0)
     runner.computed("t", ["01"] * 100, T0)
-    runner.hear(wire.Unwelcome(text="say hello again"), T0 + SECOND)
+    runner.hear(orders.Unwelcome(text="say hello again"), T0 + SECOND)
     sent: list[wire.Message] = []
     for n in range(1, 12):
         actions = runner.tick(T0 + n * SECOND)
@@ -333,18 +335,18 @@ def test_a_run_goes_on_while_the_broker_is_away_and_when_it_comes_back_and_does_
     assert hello("t") in sent
     assert sent.count(finished(shots=100, counts={"01": 100}, time=10 * SECOND)) == 1
     assert beat("t") not in sent
-    assert said(runner.hear(wire.Welcome(interval=BEAT), T0 + 20 * SECOND)) != []
+    assert said(runner.hear(orders.Welcome(interval=BEAT), T0 + 20 * SECOND)) != []
 
 
 # --- sequences that it is asked about ---
 
 
-def question(token: str = "c", sequence: str = "{}") -> wire.CheckSequence:
-    return wire.CheckSequence(token=token, sequence=sequence)
+def question(token: str = "c", sequence: str = "{}") -> orders.CheckSequence:
+    return orders.CheckSequence(token=token, sequence=sequence)
 
 
 def checked(token: str = "c", **fields: Any) -> Send:
-    return Send(wire.SequenceChecked(instance="me", token=token, **fields))
+    return Send(orders.SequenceChecked(instance="me", token=token, **fields))
 
 
 def test_it_looks_at_a_sequence_and_says_what_it_thinks_of_it() -> None:
@@ -363,10 +365,10 @@ def test_it_looks_at_a_sequence_beside_a_run_and_neither_disturbs_the_other() ->
     assert runner.hear(question(), T0) == [Check(question())]
     assert runner.computed("c", ["01"], T0) == []
     assert runner.checked("t", 5) == []
-    assert runner.hear(wire.StopRun(token="c"), T0) == [Dismiss()]
+    assert runner.hear(orders.StopRun(token="c"), T0) == [Dismiss()]
     assert runner.token == "t"
     runner.hear(question(), T0)
-    assert done(runner.hear(wire.StopRun(token="t"), T0)) == [Abandon()]
+    assert done(runner.hear(orders.StopRun(token="t"), T0)) == [Abandon()]
     assert runner.checked("c", 5) == [checked(preparation=5)]
 
 
@@ -376,8 +378,8 @@ def test_it_drops_what_nobody_waits_for_any_more() -> None:
     assert runner.hear(question(), T0) == []
     assert runner.hear(question("d"), T0) == [Dismiss(), Check(question("d"))]
     assert runner.checked("c", 5) == []
-    assert runner.hear(wire.StopRun(token="c"), T0) == []
-    assert runner.hear(wire.StopRun(token="d"), T0) == [Dismiss()]
+    assert runner.hear(orders.StopRun(token="c"), T0) == []
+    assert runner.hear(orders.StopRun(token="d"), T0) == [Dismiss()]
     assert runner.checked("d", 5) == []
 
 

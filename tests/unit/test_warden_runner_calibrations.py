@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from warden_runner import BEAT, T0, beat, done, new, order, said, taken, with_result
 
-from warden import wire
+from warden import orders, wire
 from warden.actions import Abandon, Action, Begin, Calibrate, Note
 from warden.model import SECOND, Calibration
 from warden.qpu.drift import Drift, Findings
@@ -24,16 +24,16 @@ CLOCK = 1_800_000_000 * SECOND
 DAY = 86400 * SECOND
 
 
-def calibration(token: str = "c", issued: int = T0, limit: int | None = None) -> wire.StartCalibration:
-    return wire.StartCalibration(token=token, number=4, at=CLOCK, calibration=None, issued=issued, limit=limit)
+def calibration(token: str = "c", issued: int = T0, limit: int | None = None) -> orders.StartCalibration:
+    return orders.StartCalibration(token=token, number=4, at=CLOCK, calibration=None, issued=issued, limit=limit)
 
 
-def measured(actions: list[Action]) -> list[wire.CalibrationFinished]:
-    return [body for body in said(actions) if isinstance(body, wire.CalibrationFinished)]
+def measured(actions: list[Action]) -> list[orders.CalibrationFinished]:
+    return [body for body in said(actions) if isinstance(body, orders.CalibrationFinished)]
 
 
 FOUND = Findings(measured={"rabi_error": 0.02}, left={"rabi_error": 0.001}, before=0.9, after=0.99, log=("0.2 % low",))
-FINISHED = wire.CalibrationFinished(
+FINISHED = orders.CalibrationFinished(
     instance="me",
     token="c",
     time=SECOND,
@@ -45,8 +45,8 @@ FINISHED = wire.CalibrationFinished(
 )
 
 
-def failed(time: int, error: str) -> wire.CalibrationFinished:
-    return wire.CalibrationFinished(instance="me", token="c", time=time, error=error)
+def failed(time: int, error: str) -> orders.CalibrationFinished:
+    return orders.CalibrationFinished(instance="me", token="c", time=time, error=error)
 
 
 LATE = "it did not end in time: its window is too short, or the worker's machine too busy"
@@ -60,8 +60,8 @@ def test_a_calibration_is_carried_out_and_offered_with_each_beat_until_the_broke
     assert said(runner.calibrated("c", FOUND, T0 + SECOND)) == [FINISHED]
     for n in (2, 3):
         assert said(runner.tick(T0 + n * BEAT)) == [beat("c"), FINISHED]
-    assert said(runner.hear(wire.Welcome(interval=BEAT), T0 + 3 * BEAT)) == [FINISHED]
-    runner.hear(wire.ForgetRun(token="c"), T0 + 3 * BEAT)
+    assert said(runner.hear(orders.Welcome(interval=BEAT), T0 + 3 * BEAT)) == [FINISHED]
+    runner.hear(orders.ForgetRun(token="c"), T0 + 3 * BEAT)
     assert runner.token == ""
     assert said(runner.tick(T0 + 4 * BEAT)) == [beat()]
 
@@ -82,7 +82,7 @@ def test_a_calibration_that_finds_nothing_says_why() -> None:
 def test_a_calibration_that_is_stopped_ends_with_an_error_and_its_process_is_ended() -> None:
     runner = taken()
     runner.hear(calibration(), T0)
-    actions = runner.hear(wire.StopRun(token="c"), T0 + SECOND)
+    actions = runner.hear(orders.StopRun(token="c"), T0 + SECOND)
     assert done(actions) == [Abandon()]
     assert measured(actions) == [failed(SECOND, "it was stopped")]
     assert runner.calibrated("c", FOUND, T0 + SECOND) == []
@@ -113,7 +113,7 @@ def test_a_calibration_that_is_ordered_after_its_time_is_not_begun() -> None:
     assert measured(actions) == [failed(0, LATE)]
 
 
-@pytest.mark.parametrize("message", [wire.StopRun(token="other"), wire.ForgetRun(token="c"), calibration()])
+@pytest.mark.parametrize("message", [orders.StopRun(token="other"), orders.ForgetRun(token="c"), calibration()])
 def test_a_calibration_is_disturbed_neither_by_words_about_another_nor_by_its_own_order_again(
     message: wire.Message,
 ) -> None:
@@ -159,13 +159,13 @@ def drifting(in_force: Calibration | None = None) -> Runner:
     """A runner whose QPU drifts, and that knows since T0 what the broker's clock shows."""
     runner = new(drift=DRIFT, overhead=SECOND)
     runner.start(T0)
-    runner.hear(wire.Welcome(interval=BEAT, calibration=in_force), T0)
-    runner.hear(wire.BrokerBeat(time=CLOCK), T0)
+    runner.hear(orders.Welcome(interval=BEAT, calibration=in_force), T0)
+    runner.hear(orders.BrokerBeat(time=CLOCK), T0)
     return runner
 
 
 def quality(runner: Runner, now: int) -> float | None:
-    [body] = [one for one in said(runner.tick(now)) if isinstance(one, wire.WorkerBeat)]
+    [body] = [one for one in said(runner.tick(now)) if isinstance(one, orders.WorkerBeat)]
     return body.quality
 
 
@@ -180,20 +180,20 @@ def test_its_beats_say_how_good_the_qpu_is_by_the_broker_s_clock() -> None:
 def test_when_somebody_sets_the_broker_s_clock_its_next_beat_tells() -> None:
     in_force = Calibration(id=1, time=CLOCK)
     runner = drifting(in_force)
-    runner.hear(wire.BrokerBeat(time=CLOCK + 9 * DAY), T0 + 1)
+    runner.hear(orders.BrokerBeat(time=CLOCK + 9 * DAY), T0 + 1)
     assert quality(runner, T0 + BEAT) == DRIFT.quality(CLOCK + 9 * DAY + BEAT - 1, in_force)
 
 
 def test_while_it_does_not_know_the_time_it_does_not_know_the_quality() -> None:
     runner = new(drift=DRIFT, overhead=SECOND)
     runner.start(T0)
-    runner.hear(wire.Welcome(interval=BEAT), T0)
+    runner.hear(orders.Welcome(interval=BEAT), T0)
     assert quality(runner, T0 + BEAT) is None
 
 
 def test_without_noise_there_is_no_quality_to_tell() -> None:
     runner = taken()
-    runner.hear(wire.BrokerBeat(time=CLOCK), T0)
+    runner.hear(orders.BrokerBeat(time=CLOCK), T0)
     assert quality(runner, T0 + BEAT) is None
 
 
@@ -203,7 +203,7 @@ def test_its_own_calibration_is_in_force_once_the_broker_has_it() -> None:
     runner.hear(calibration(), T0)
     runner.calibrated("c", FOUND, T0 + SECOND)
     assert quality(runner, T0 + BEAT) == DRIFT.quality(CLOCK + BEAT, old)
-    runner.hear(wire.ForgetRun(token="c"), T0 + BEAT)
+    runner.hear(orders.ForgetRun(token="c"), T0 + BEAT)
     new = Calibration(id=4, time=CLOCK + SECOND, left=FOUND.left)
     assert quality(runner, T0 + DAY) == DRIFT.quality(CLOCK + DAY, new)
 
@@ -213,12 +213,12 @@ def test_a_calibration_that_failed_leaves_the_one_before_in_force() -> None:
     runner = drifting(old)
     runner.hear(calibration(), T0)
     runner.calibrated("c", Findings(error="no light"), T0 + SECOND)
-    runner.hear(wire.ForgetRun(token="c"), T0 + SECOND)
+    runner.hear(orders.ForgetRun(token="c"), T0 + SECOND)
     assert quality(runner, T0 + DAY) == DRIFT.quality(CLOCK + DAY, old)
 
 
 def test_the_broker_knows_best_which_calibration_is_in_force() -> None:
     runner = drifting(Calibration(id=3, time=CLOCK - 30 * DAY))
     new = Calibration(id=4, time=CLOCK - DAY)
-    runner.hear(wire.Welcome(interval=BEAT, calibration=new), T0)
+    runner.hear(orders.Welcome(interval=BEAT, calibration=new), T0)
     assert quality(runner, T0 + DAY) == DRIFT.quality(CLOCK + DAY, new)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from warden import wire
+from warden import orders
 from warden.actions import Send
 from warden.model import HORIZON, SECOND
 from warden.qpu.timing import Pace, Timing
@@ -132,14 +132,14 @@ def test_the_default_figures_take_as_long_for_a_batch_as_pasqal_says() -> None:
 
 def run(
     timing: Timing, qubits: int, number: int, emulation: int, limit: int | None, stop: int | None = None
-) -> wire.RunFinished:
+) -> orders.RunFinished:
     """What a runner makes of an order that it hears at 0, whose emulation takes so long: told to stop, or by itself."""
     runner = Runner(instance="me", device_json="{}", device_name="d", qubits=qubits, timing=timing, heartbeat=10**15)
     runner.start(0)
-    runner.hear(wire.Welcome(interval=10**15), 0)
-    order = wire.StartRun(token="t", task=1, sequence="", first_shot=0, shots=number, issued=0, limit=limit)
+    runner.hear(orders.Welcome(interval=10**15), 0)
+    order = orders.StartRun(token="t", task=1, sequence="", first_shot=0, shots=number, issued=0, limit=limit)
     said = list(runner.hear(order, 0))
-    while not any(isinstance(one, Send) and isinstance(one.body, wire.RunFinished) for one in said):
+    while not any(isinstance(one, Send) and isinstance(one.body, orders.RunFinished) for one in said):
         wakeup = runner.next_wakeup(0)
         moments = [wakeup, *(moment for moment in (emulation, stop) if moment is not None and moment >= 0)]
         now = min(moments)
@@ -147,10 +147,10 @@ def run(
             said += runner.computed("t", ["1" * qubits] * number, now)
             emulation = -1
         elif now == stop:
-            said += runner.hear(wire.StopRun(token="t"), now)
+            said += runner.hear(orders.StopRun(token="t"), now)
         else:
             said += runner.tick(now)
-    (finished,) = (one.body for one in said if isinstance(one, Send) and isinstance(one.body, wire.RunFinished))
+    (finished,) = (one.body for one in said if isinstance(one, Send) and isinstance(one.body, orders.RunFinished))
     return finished
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warden import frames, wire
+from warden import frames, orders, wire
 from warden.model import (
     ERRORS,
     BadRequestError,
@@ -51,24 +51,24 @@ REQUESTS = [
     wire.Resume(),
 ]
 OTHERS = [
-    (wire.WorkerHello(instance="i", device="{}", device_name="d", qubits=2, clock=0, token="t"), wire.FromWorker),
-    (wire.WorkerBeat(instance="i", clock=1), wire.FromWorker),
-    (wire.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5), wire.FromWorker),
-    (wire.SequenceChecked(instance="i", token="t", error="no"), wire.FromWorker),
+    (orders.WorkerHello(instance="i", device="{}", device_name="d", qubits=2, clock=0, token="t"), orders.FromWorker),
+    (orders.WorkerBeat(instance="i", clock=1), orders.FromWorker),
+    (orders.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5), orders.FromWorker),
+    (orders.SequenceChecked(instance="i", token="t", error="no"), orders.FromWorker),
     (
-        wire.CalibrationFinished(instance="i", token="t", time=5, measured={"rabi_error": 0.1}, before=0.5),
-        wire.FromWorker,
+        orders.CalibrationFinished(instance="i", token="t", time=5, measured={"rabi_error": 0.1}, before=0.5),
+        orders.FromWorker,
     ),
-    (wire.Welcome(interval=5, calibration=CALIBRATION), wire.ToWorker),
-    (wire.Unwelcome(text="no"), wire.ToWorker),
-    (wire.BrokerBeat(), wire.ToWorker),
-    (wire.StartRun(token="t", task=1, sequence="{}", first_shot=0, shots=1, issued=1, limit=None), wire.ToWorker),
-    (wire.StopRun(token="t"), wire.ToWorker),
-    (wire.ForgetRun(token="t"), wire.ToWorker),
-    (wire.CheckSequence(token="t", sequence="{}"), wire.ToWorker),
+    (orders.Welcome(interval=5, calibration=CALIBRATION), orders.ToWorker),
+    (orders.Unwelcome(text="no"), orders.ToWorker),
+    (orders.BrokerBeat(), orders.ToWorker),
+    (orders.StartRun(token="t", task=1, sequence="{}", first_shot=0, shots=1, issued=1, limit=None), orders.ToWorker),
+    (orders.StopRun(token="t"), orders.ToWorker),
+    (orders.ForgetRun(token="t"), orders.ToWorker),
+    (orders.CheckSequence(token="t", sequence="{}"), orders.ToWorker),
     (
-        wire.StartCalibration(token="t", number=2, at=1, calibration=CALIBRATION, issued=1, limit=5),
-        wire.ToWorker,
+        orders.StartCalibration(token="t", number=2, at=1, calibration=CALIBRATION, issued=1, limit=5),
+        orders.ToWorker,
     ),
 ]
 
@@ -86,7 +86,7 @@ def envelope(body: Any, **fields: Any) -> bytes:
 
 def test_the_samples_are_all_requests_that_there_are() -> None:
     assert {type(request) for request in REQUESTS} == set(get_args(wire.Request))
-    assert {type(body) for body, _ in OTHERS} == {*get_args(wire.FromWorker), *get_args(wire.ToWorker)}
+    assert {type(body) for body, _ in OTHERS} == {*get_args(orders.FromWorker), *get_args(orders.ToWorker)}
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: type(r).__name__)
@@ -183,7 +183,7 @@ def test_unknown_and_wrong_fields_are_refused(body: Any) -> None:
 def test_counts_of_something_else_than_bitstrings_are_refused(counts: dict[str, Any]) -> None:
     body = {"op": "run_finished", "instance": "i", "token": "t", "shots": 1, "counts": counts, "time": 0}
     with pytest.raises(BadRequestError):
-        frames.unpack(envelope(body), wire.FromWorker)
+        frames.unpack(envelope(body), orders.FromWorker)
 
 
 @pytest.mark.parametrize("version", [0, frames.VERSION + 1, 2**63])
@@ -293,7 +293,7 @@ def test_errors_say_whether_to_try_again() -> None:
 
 def assert_checked(frame: bytes) -> None:
     assert type(frames.correlation_of(frame)) is int
-    for unpack in (frames.unpack_request, lambda f: frames.unpack(f, wire.FromWorker)):
+    for unpack in (frames.unpack_request, lambda f: frames.unpack(f, orders.FromWorker)):
         try:
             message = unpack(frame)
         except (BadRequestError, UnavailableError) as refusal:
@@ -305,8 +305,8 @@ def assert_checked(frame: bytes) -> None:
 @pytest.mark.parametrize(
     "metadata", [{str(n): n for n in range(51)}, {"atom_order": ("q",) * 20_001}], ids=["facts", "atoms"]
 )
-def test_a_worker_tells_no_more_of_a_result_than_a_task_may_keep(metadata: dict[str, wire.Fact]) -> None:
-    finished = wire.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5)
-    assert frames.unpack(frames.pack(finished), wire.FromWorker) == finished
+def test_a_worker_tells_no_more_of_a_result_than_a_task_may_keep(metadata: dict[str, orders.Fact]) -> None:
+    finished = orders.RunFinished(instance="i", token="t", shots=2, counts={"01": 2}, time=5)
+    assert frames.unpack(frames.pack(finished), orders.FromWorker) == finished
     with pytest.raises(BadRequestError):
-        frames.unpack(frames.pack(msgspec.structs.replace(finished, metadata=metadata)), wire.FromWorker)
+        frames.unpack(frames.pack(msgspec.structs.replace(finished, metadata=metadata)), orders.FromWorker)

@@ -12,7 +12,7 @@ import pytest
 import zmq
 from warden_site import FORKING, LIMIT, Site
 
-from warden import frames, keyring, wire
+from warden import frames, keyring, orders, wire
 from warden.model import SECOND, Calibration
 from warden.qpu import calibrate, drift
 from warden.qpu.drift import DAY, Survey
@@ -54,7 +54,7 @@ class Broker:
         while True:
             assert self._socket.poll(max(0, int(1000 * (end - time.monotonic())))), f"no {kind.__name__}"
             self._peer, frame = self._socket.recv_multipart()
-            body = frames.unpack(frame, wire.FromWorker)
+            body = frames.unpack(frame, orders.FromWorker)
             if isinstance(body, kind):
                 return body
 
@@ -67,17 +67,17 @@ def broker(site: Site) -> Iterator[Broker]:
     broker.close()
 
 
-def begin(site: Site, broker: Broker, code: str) -> wire.WorkerBeat:
+def begin(site: Site, broker: Broker, code: str) -> orders.WorkerBeat:
     """Start a worker and take it; its first beat thereafter."""
     site.worker = site.start([sys.executable, "-c", code, "worker", "--config", str(site.file)])
-    broker.hear(wire.WorkerHello)
+    broker.hear(orders.WorkerHello)
     # Not shorter: to whom nobody speaks for five of them, he connects anew, and what is said to his old connection is lost.
-    broker.say(wire.Welcome(interval=SECOND // 2, calibration=BEFORE))
-    return broker.hear(wire.WorkerBeat)
+    broker.say(orders.Welcome(interval=SECOND // 2, calibration=BEFORE))
+    return broker.hear(orders.WorkerBeat)
 
 
-def order(clock: int, **fields: Any) -> wire.StartCalibration:
-    return wire.StartCalibration(
+def order(clock: int, **fields: Any) -> orders.StartCalibration:
+    return orders.StartCalibration(
         **{"token": "c", "number": 7, "at": NOW, "calibration": BEFORE, "issued": clock, "limit": None, **fields}
     )
 
@@ -90,16 +90,16 @@ def test_it_measures_the_qpu_and_keeps_what_it_found_until_the_broker_has_it(sit
     clock = begin(site, broker, FORKING).clock
     broker.say(order(clock))
     for _ in range(2):
-        found = broker.hear(wire.CalibrationFinished)
+        found = broker.hear(orders.CalibrationFinished)
         want = calibrate.calibrate(expected(site), seed=5)
         assert (found.measured, found.left, found.log) == (want.measured, want.left, want.log)
         assert (found.before, found.after, found.error) == (want.before, want.after, "")
     assert found.before < 0.98 < found.after
     # A worker to which nobody speaks for some beats makes another connection.
-    while broker.hear(wire.WorkerBeat).token:
-        broker.say(wire.ForgetRun(token="c"))
-    while broker.hear(wire.WorkerBeat).quality != found.after:
-        broker.say(wire.BrokerBeat(time=NOW + SECOND))
+    while broker.hear(orders.WorkerBeat).token:
+        broker.say(orders.ForgetRun(token="c"))
+    while broker.hear(orders.WorkerBeat).quality != found.after:
+        broker.say(orders.BrokerBeat(time=NOW + SECOND))
 
 
 def test_what_has_no_time_to_be_emulated_is_not(site: Site, broker: Broker) -> None:
@@ -108,7 +108,7 @@ def test_what_has_no_time_to_be_emulated_is_not(site: Site, broker: Broker) -> N
     )
     clock = begin(site, broker, FORKING).clock
     broker.say(order(clock, limit=100 * SECOND))
-    found = broker.hear(wire.CalibrationFinished)
+    found = broker.hear(orders.CalibrationFinished)
     assert found.log[0].endswith("1000 shots, 17 min at 1 shots/s")
     assert found.log[1].endswith("there is no time to emulate them")
 
@@ -116,7 +116,7 @@ def test_what_has_no_time_to_be_emulated_is_not(site: Site, broker: Broker) -> N
 def test_a_device_without_physics_is_set_back_at_once(site: Site, broker: Broker) -> None:
     clock = begin(site, broker, AT_ONCE).clock
     broker.say(order(clock))
-    found = broker.hear(wire.CalibrationFinished)
+    found = broker.hear(orders.CalibrationFinished)
     assert (found.left, found.after) == (drift.at_once(expected(site)).left, 1.0)
 
 
@@ -126,10 +126,10 @@ def test_a_calibration_that_is_stopped_has_no_result_and_the_next_one_has(site: 
     site.worker.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, site.worker.pid, os.WSTOPPED | os.WNOWAIT)
     broker.say(order(clock))
-    broker.say(wire.StopRun(token="c"))
+    broker.say(orders.StopRun(token="c"))
     site.worker.send_signal(signal.SIGCONT)
-    assert broker.hear(wire.CalibrationFinished).error == "it was stopped"
+    assert broker.hear(orders.CalibrationFinished).error == "it was stopped"
     broker.say(order(clock + 1, token="d"))
-    while (found := broker.hear(wire.CalibrationFinished)).token != "d":
+    while (found := broker.hear(orders.CalibrationFinished)).token != "d":
         pass
     assert (found.error, found.measured != {}) == ("", True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from warden import wire
+from warden import orders, wire
 from warden.authority import Members
 from warden.calibration import Calendar
 from warden.checks import PATIENCE
@@ -81,8 +81,8 @@ class Machine:
         self.answers: dict[int, Any] = {}
         self.told: dict[bytes, list[wire.Message]] = {}
         # Of what was told: a long life is full of other things.
-        self.runs: dict[bytes, list[wire.StartRun]] = {}
-        self.checks: dict[bytes, list[wire.CheckSequence]] = {}
+        self.runs: dict[bytes, list[orders.StartRun]] = {}
+        self.checks: dict[bytes, list[orders.CheckSequence]] = {}
         self.qpus: list[Qpu] = []
         self._ids = itertools.count(1)
         self._correlations = itertools.count(1)
@@ -123,9 +123,9 @@ class Machine:
                     self.answers[asked.correlation] = error
                 case Tell(peer=peer, body=body):
                     self.told.setdefault(peer, []).append(body)
-                    if isinstance(body, wire.StartRun):
+                    if isinstance(body, orders.StartRun):
                         self.runs.setdefault(peer, []).append(body)
-                    if isinstance(body, wire.CheckSequence):
+                    if isinstance(body, orders.CheckSequence):
                         self.checks.setdefault(peer, []).append(body)
         for qpu in [qpu for qpu in self.qpus if qpu.prompt]:
             effects += qpu.check_all()
@@ -212,7 +212,7 @@ class Qpu:
         self.token = ""
         self.quality: float | None = None
         self.specs = "{}"
-        self.taken: wire.StartRun | None = None
+        self.taken: orders.StartRun | None = None
         # Whether it says at once that it can run what it is asked about.
         self.prompt = True
         self._checked = 0
@@ -232,7 +232,7 @@ class Qpu:
     def hello(self) -> None:
         self.next_beat = self.machine.now + self.machine.settings.heartbeat
         self._say(
-            wire.WorkerHello(
+            orders.WorkerHello(
                 instance=self.instance,
                 device=self.specs,
                 device_name=DEVICE,
@@ -244,7 +244,7 @@ class Qpu:
 
     def beat(self) -> None:
         self.next_beat = self.machine.now + self.machine.settings.heartbeat
-        beat = wire.WorkerBeat(instance=self.instance, clock=self.clock, token=self.token, quality=self.quality)
+        beat = orders.WorkerBeat(instance=self.instance, clock=self.clock, token=self.token, quality=self.quality)
         self._say(beat)
 
     @property
@@ -259,13 +259,13 @@ class Qpu:
         return self.machine.told.get(self.peer, [])
 
     @property
-    def checks(self) -> list[wire.CheckSequence]:
+    def checks(self) -> list[orders.CheckSequence]:
         return self.machine.checks.get(self.peer, [])
 
     def check(self, token: str | None = None, **said: Any) -> list[Any]:
         """Say something of the sequence that it was asked about last: that it can run it, if nothing else is said."""
         token = self.checks[-1].token if token is None else token
-        return self._say(wire.SequenceChecked(**{"instance": self.instance, "token": token, **said}))
+        return self._say(orders.SequenceChecked(**{"instance": self.instance, "token": token, **said}))
 
     def check_all(self) -> list[Any]:
         """Answer what it has not answered yet."""
@@ -278,14 +278,14 @@ class Qpu:
         return effects
 
     @property
-    def runs(self) -> list[wire.StartRun]:
+    def runs(self) -> list[orders.StartRun]:
         return self.machine.runs.get(self.peer, [])
 
     @property
-    def calibrations(self) -> list[wire.StartCalibration]:
-        return [body for body in self.heard if isinstance(body, wire.StartCalibration)]
+    def calibrations(self) -> list[orders.StartCalibration]:
+        return [body for body in self.heard if isinstance(body, orders.StartCalibration)]
 
-    def calibrate(self) -> wire.StartCalibration:
+    def calibrate(self) -> orders.StartCalibration:
         """Begin with the calibration that was ordered last."""
         order = self.calibrations[-1]
         self.token = order.token
@@ -296,16 +296,16 @@ class Qpu:
         found = {"measured": {"rabi_error": 0.02}, "left": {"rabi_error": 0.001}, "before": 0.93, "after": 0.99}
         fields = {"instance": self.instance, "token": self.token, "time": 60 * SECOND, **found, **other}
         self.token = ""
-        self._say(wire.CalibrationFinished(**fields))
+        self._say(orders.CalibrationFinished(**fields))
 
-    def take(self) -> wire.StartRun:
+    def take(self) -> orders.StartRun:
         """Begin with the run that was ordered last."""
         self.taken = run = self.runs[-1]
         self.token = run.token
         return run
 
     def told_to_stop(self, token: str) -> bool:
-        return wire.StopRun(token=token) in self.heard
+        return orders.StopRun(token=token) in self.heard
 
     def finish(self, shots: int | None = None, counts: dict[str, int] | None = None, **other: Any) -> None:
         """Hand in the run's result: all its shots as the state 01, if nothing else is said."""
@@ -316,7 +316,7 @@ class Qpu:
             counts = {"01": shots} if shots else {}
         fields = {"instance": self.instance, "token": run.token, "time": SECOND, **other}
         self.token = ""
-        self._say(wire.RunFinished(shots=shots, counts=counts, **fields))
+        self._say(orders.RunFinished(shots=shots, counts=counts, **fields))
 
 
 def ready(**settings: Any) -> tuple[Machine, Qpu]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from warden import wire
+from warden import orders, wire
 from warden.actions import Abandon, Action, Begin, Calibrate, Send
 from warden.model import SECOND
 from warden.qpu.drift import Drift
@@ -21,7 +21,9 @@ STEADY = Drift()
 BEAT = 2 * SECOND
 
 
-def new(shot_rate: float = 10.0, facts: Mapping[str, wire.Fact] = {}, drift: Drift = STEADY, **figures: Any) -> Runner:
+def new(
+    shot_rate: float = 10.0, facts: Mapping[str, orders.Fact] = {}, drift: Drift = STEADY, **figures: Any
+) -> Runner:
     return Runner(
         instance="me",
         device_json="{}",
@@ -38,12 +40,12 @@ def taken(shot_rate: float = 10.0, **figures: Any) -> Runner:
     """A runner that the broker has taken at T0."""
     runner = new(shot_rate, **figures)
     runner.start(T0)
-    runner.hear(wire.Welcome(interval=BEAT), T0)
+    runner.hear(orders.Welcome(interval=BEAT), T0)
     return runner
 
 
-def order(token: str = "t", shots: int = 20, limit: int | None = None) -> wire.StartRun:
-    return wire.StartRun(token=token, task=3, sequence="{}", first_shot=0, shots=shots, issued=T0, limit=limit)
+def order(token: str = "t", shots: int = 20, limit: int | None = None) -> orders.StartRun:
+    return orders.StartRun(token=token, task=3, sequence="{}", first_shot=0, shots=shots, issued=T0, limit=limit)
 
 
 def said(actions: list[Action]) -> list[wire.Message]:
@@ -54,9 +56,9 @@ def said(actions: list[Action]) -> list[wire.Message]:
 
 def _plain(body: wire.Message) -> wire.Message:
     match body:
-        case wire.WorkerHello() | wire.WorkerBeat():
+        case orders.WorkerHello() | orders.WorkerBeat():
             return replace(body, clock=0)
-        case wire.RunFinished():
+        case orders.RunFinished():
             return replace(body, log=())
         case _:
             return body
@@ -67,16 +69,16 @@ def done(actions: list[Action]) -> list[Action]:
     return [action for action in actions if isinstance(action, Begin | Calibrate | Abandon)]
 
 
-def finished(**fields: Any) -> wire.RunFinished:
-    return wire.RunFinished(**{"instance": "me", "token": "t", "shots": 0, "counts": {}, **fields})
+def finished(**fields: Any) -> orders.RunFinished:
+    return orders.RunFinished(**{"instance": "me", "token": "t", "shots": 0, "counts": {}, **fields})
 
 
-def hello(token: str = "") -> wire.WorkerHello:
-    return wire.WorkerHello(instance="me", device="{}", device_name="AnalogDevice", qubits=8, clock=0, token=token)
+def hello(token: str = "") -> orders.WorkerHello:
+    return orders.WorkerHello(instance="me", device="{}", device_name="AnalogDevice", qubits=8, clock=0, token=token)
 
 
-def beat(token: str = "") -> wire.WorkerBeat:
-    return wire.WorkerBeat(instance="me", clock=0, token=token)
+def beat(token: str = "") -> orders.WorkerBeat:
+    return orders.WorkerBeat(instance="me", clock=0, token=token)
 
 
 def with_result() -> Runner:

@@ -13,7 +13,7 @@ _SHIPPED = Path(__file__).with_name("devices")
 
 
 class _Device(msgspec.Struct):
-    """As far as `wire.WorkerHello` can tell it to the broker."""
+    """As far as `orders.WorkerHello` can tell it to the broker."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
     max_atom_num: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None

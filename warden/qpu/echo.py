@@ -11,8 +11,8 @@ from warden.qpu.physics import Distribution, Order, Specs
 from warden.sequence import inspect
 
 if TYPE_CHECKING:
+    from warden.orders import Fact
     from warden.qpu.noise import Noise
-    from warden.wire import Fact
 
 
 def describe(device: str) -> Specs:

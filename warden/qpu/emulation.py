@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from pulser._hamiltonian_data import NoiseTrajectory
     from pulser.sampler import SequenceSamples
 
+    from warden.orders import Fact
     from warden.qpu.noise import Noise
     from warden.qpu.physics import Order
-    from warden.wire import Fact
 
 # Characters of an atom's name and of all together that are told with a result.
 _NAME, _NAMES = 64, 16_384

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from warden.orders import Fact
 from warden.qpu.drift import Findings
 from warden.qpu.noise import Noise
-from warden.wire import Fact
 
 # What `qpu.emulator` may say, and the modules behind it ...
 EMULATORS = {

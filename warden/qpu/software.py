@@ -6,7 +6,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from warden.wire import Fact
+    from warden.orders import Fact
 
 # The packages that decide what comes out of an emulator.
 _PACKAGES = {
