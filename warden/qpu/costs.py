@@ -75,10 +75,9 @@ def qutip_time(size: Size) -> int:
     applied = 300 + (12 if size.jumps else 1.2) * size.duration + turns + 200 * size.edges + 50 * size.jumps
     each = 4 + 0.7 * size.qubits + (0.012 if size.matrix else 0.006) * size.terms
     made = (10 + 8 * size.qubits * (size.levels - 1)) * _MILLISECOND + 4 * size.terms
-    # Each trajectory has a curve through all samples of each atom, and the sequence without noise has two more.
-    curves = size.duration * (size.levels - 1)
-    made += 2.5 * curves * size.qubits
-    return math.ceil(200 * _MILLISECOND + 8 * curves + size.trajectories * (made + applied * each))
+    # Each trajectory has a curve through all samples of each atom.
+    made += 2.5 * size.duration * (size.levels - 1) * size.qubits
+    return math.ceil(200 * _MILLISECOND + size.trajectories * (made + applied * each))
 
 
 def sv_memory(size: Size) -> int:
