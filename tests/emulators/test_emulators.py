@@ -16,7 +16,7 @@ import emulation
 import torch
 from emu_mps.optimatrix import optimiser
 
-from warden.qpu import costs, emulator, emulator_mps, emulator_sv, pasqal, shots
+from warden.qpu import costs, emulator, emulator_mps, emulator_sv, pasqal, shots, speed
 from warden.qpu import emulation as shared
 from warden.qpu.costs import POOL
 from warden.qpu.noise import Noise
@@ -49,6 +49,13 @@ def test_state_vectors_are_what_qutip_finds(noise: dict[str, float]) -> None:
     """They step by 10 ns, and QuTiP by as much as it takes."""
     found = emulate(emulator_sv, TRIANGLE, "AnalogDevice", **noise)
     assert emulation.distance(found, emulate(emulator, TRIANGLE, "AnalogDevice", **noise)) < 2e-3
+
+
+@pytest.mark.parametrize("module", [emulator_sv, emulator_mps])
+def test_how_slow_the_machine_is_is_known_before_the_first_check(module: Any) -> None:
+    speed.slowness.cache_clear()
+    module.warm_up()
+    assert speed.slowness.cache_info().currsize == 1
 
 
 def test_state_vectors_have_the_same_trajectories_as_qutip() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import io
 import os
@@ -256,8 +255,9 @@ def test_silent_warden_costs_no_report_more_than_a_second(sensor: Sensor) -> Non
         begun = time.monotonic()
         assert sensor.report() == SILENT
         times.append(time.monotonic() - begun)
-    # Each by its own patience; what the machine adds is not in all of them.
+    # Each by its own patience; what the machine adds is not in all of them, and in few much of it.
     assert min(times) < PROMISED
+    assert sorted(times)[2] < 2 * PROMISED
     assert max(times) < PROMISED + BORNE
 
 
@@ -291,10 +291,18 @@ def test_garbage_is_offline(sensor: Sensor, broker: FakeBroker) -> None:
 @pytest.mark.parametrize("how", ["fails", "mute"])
 def test_what_hinders_the_renewal_of_leases_does_not_hide_the_qpu(sensor: Sensor, broker: FakeBroker, how: str) -> None:
     setattr(broker, how, (wire.Hello, wire.Renew))
+
+    def tries() -> int:
+        return sum(isinstance(asked, wire.Hello) for asked in broker.asked)
+
+    def through_a_try() -> bool:
+        before, seen = tries(), [sensor.state() for _ in range(10)]
+        wait_until(lambda: seen.append(sensor.state()) or tries() > before, "it tries to renew")
+        seen += [sensor.state() for _ in range(10)]
+        return set(seen) == {"ready"}
+
     # Not from the first one on: on a busy machine an answer may be late now and then.
-    last: collections.deque[str] = collections.deque(maxlen=20)
-    wait_until(lambda: last.append(sensor.state()) or list(last) == ["ready"] * 20, "twenty answers", limit=3 * LIMIT)
-    wait_until(lambda: any(isinstance(asked, wire.Hello) for asked in broker.asked), "it tries to renew")
+    wait_until(through_a_try, "all answers to be there, before and after a try", limit=3 * LIMIT)
 
 
 def test_jobs_of_this_host_are_renewed(sensor: Sensor, broker: FakeBroker) -> None:
@@ -332,13 +340,16 @@ def test_many_reports_cost_neither_memory_nor_descriptors(sensor: Sensor, broker
     wait_until(lambda: sensor.state() == "ready", "the first answer")
     for _ in range(200):
         sensor.report()
-    memory, descriptors = sensor.memory(), sensor.descriptors()
-    for _ in range(2000):
-        sensor.report()
+    descriptors, grown = sensor.descriptors(), []
+    for _ in range(3):
+        memory = sensor.memory()
+        for _ in range(1000):
+            sensor.report()
+        grown.append(sensor.memory() - memory)
     # Not at once: after an answer that was late it connects anew, and the connection before that is closed a little later.
     wait_until(lambda: sensor.report() and sensor.descriptors() <= descriptors, "no more descriptors than before")
-    # Such a connection has memory of its own, which stays; 2000 reports that left something would leave more.
-    assert sensor.memory() < memory + 3000
+    # Such a connection has memory of its own, which stays; what each report leaves is there each time.
+    assert min(grown) < 500
     assert sensor.process.poll() is None
     broker.asked.clear()
 

@@ -265,6 +265,7 @@ def test_no_machine_is_so_fast_that_bounds_are_none(monkeypatch: pytest.MonkeyPa
 
 def test_how_slow_the_machine_is_is_known_before_the_first_check() -> None:
     """To the process that all others are forked from: they do not look anew."""
+    speed.slowness.cache_clear()
     emulator.warm_up()
     assert speed.slowness.cache_info().currsize == 1
 

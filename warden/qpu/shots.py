@@ -103,7 +103,7 @@ def _bits(qubits: int, packed: bytes, found: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _texts(qubits: int, packed: bytes) -> list[str]:
-    """Each bitstring that may be found. To write one down takes longer than to draw it, and there are fewer than shots."""
+    """Each bitstring that may be found. To write one down takes longer than to draw it, and is done once."""
     import numpy as np  # noqa: PLC0415 - as above
 
     states = len(packed) // -(-qubits // 8) if packed else 2**qubits

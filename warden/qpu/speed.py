@@ -6,7 +6,7 @@ import functools
 import time
 
 # Microseconds of the processor that `_piece` takes at best there (docs/emulator.md).
-REFERENCE = 400.0
+REFERENCE = 420.0
 _TURNS = 20
 _VECTOR, _STEPS = 2**12, 100
 
