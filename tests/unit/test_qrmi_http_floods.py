@@ -6,7 +6,6 @@ import contextlib
 import os
 import resource
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-import trustme
+from qrmi_edge import with_tls
 from warden_site import AFM, SESSION, Site, free_port, wait_until
 
 from warden.events import Keep
@@ -234,15 +233,9 @@ def test_whoever_floods_the_edge_hinders_nobody_and_is_named(flooded: Site, kind
 
 
 def test_handshakes_that_do_not_go_on_fill_no_memory(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(tmp_path / "key")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "certificate")
-    trusted = ssl.create_default_context()
-    authority.configure_trust(trusted)
+    trusted, files = with_tls(tmp_path)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    files = {"certificate": str(tmp_path / "certificate"), "private_key": str(tmp_path / "key")}
     with Site() as site:
         site.configure(http={"listen": f"127.0.0.1:{free_port()}", **files})
         site.start_broker()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import ssl
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-import trustme
-from qrmi_edge import HEADER, TASK, prepare, result_of
+from qrmi_edge import HEADER, TASK, prepare, result_of, with_tls
 from warden_site import WARDEN, Site, free_port, wait_until
 
 from warden.qrmi_http import server
@@ -92,14 +90,9 @@ def refused(client: httpx.Client) -> bool:
 
 
 def test_tls(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(tmp_path / "key")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "certificate")
-    trusted = ssl.create_default_context()
-    authority.configure_trust(trusted)
+    trusted, files = with_tls(tmp_path)
     with Site() as site:
-        prepare(site, certificate=str(tmp_path / "certificate"), private_key=str(tmp_path / "key"))
+        prepare(site, **files)
         assert site.config.http.reachable.startswith("https://")
         with site.http(verify=trusted) as client:
             assert client.get("/jobs").json() == []

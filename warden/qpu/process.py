@@ -111,7 +111,7 @@ class Emulation:
             return Outcome(error=why, fault=fault)
 
     def end(self) -> None:
-        """Whatever it does."""
+        """End it, whatever it does, and wait for that."""
         self.leave()
         self._process.join(_DYING_TAKES)
         if self._process.exitcode is None:

@@ -40,12 +40,12 @@ def draw(distribution: Distribution, noise: Noise, *, seed: int, task: int, firs
     found: np.ndarray = np.asarray(
         np.searchsorted(cumulated[:-1], _uniform(seed, task, "state", first, shots), side="right")
     )
-    errs = bool(noise.p_false_pos or noise.p_false_neg)
-    if not errs and len(cumulated) <= _FEW:
+    misread = bool(noise.p_false_pos or noise.p_false_neg)
+    if not misread and len(cumulated) <= _FEW:
         texts = _texts(distribution.qubits, distribution.bitstrings)
         return [texts[state] for state in found.tolist()]
     bits = _bits(distribution.qubits, distribution.bitstrings, found)
-    if errs:
+    if misread:
         qubits = distribution.qubits
         luck = _uniform(seed, task, "detection", first * qubits, shots * qubits).reshape(bits.shape)
         bits ^= luck < np.where(bits, noise.p_false_neg, noise.p_false_pos)
